@@ -1,0 +1,59 @@
+# The commands of the project. Each makes what it needs by itself; .ci/run calls these and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The repository that `make serve` serves; ARGS goes to `cardinal serve`, as in make serve ARGS="--rest-port 9000".
+export CARDINAL_MODEL_REPOSITORY ?= models/demo
+ARGS ?=
+
+.PHONY: help serve test check proto lock clean
+
+help:
+	@echo "make serve   install, then serve the demo models on http://127.0.0.1:8000"
+	@echo "make test    install, then run every test"
+	@echo "make check   format, lint and types, as the pre-commit hook runs them"
+	@echo "make proto   generate service/stubs from protos/"
+	@echo "make lock    write constraints.txt anew from the newest packages that fit"
+
+serve: $(VENV)/.installed
+	$(BIN)/cardinal serve $(ARGS)
+
+test: $(VENV)/.installed-dev $(VENV)/.installed-tools
+	$(BIN)/pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+proto: $(VENV)/.installed-dev
+	$(BIN)/python -m grpc_tools.protoc -Iservice/stubs=protos --python_out=. --pyi_out=. --grpc_python_out=. \
+		service/stubs/cardinal/v1/classifier.proto
+
+lock:
+	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/pip install --quiet --editable '.[models,dev]'
+	$(VENV)/lock/bin/pip freeze --exclude-editable > constraints.txt
+	rm -rf $(VENV)/lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[models,dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-tools: tests/install-tools | $(VENV)/bin/python
+	tests/install-tools
+	@touch $@

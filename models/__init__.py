@@ -1,0 +1,6 @@
+"""The three networks: described as data, weighted, written as a deployment graph, published as a bundle.
+
+networks -> layers -> weights -> graph -> golden -> bundle -> publish
+
+`models` and `service` never import each other: what joins them is the bundle on disk.
+"""

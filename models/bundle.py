@@ -1,0 +1,100 @@
+"""Assemble a bundle: network, seed, labels, preprocessing -> content of each file by its path."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from models.errors import InvalidValueError
+from models.golden import Sample, golden_samples
+from models.graph import deployment_graph, graph_bytes
+from models.manifest import (
+    ArtifactSection,
+    FileSection,
+    GoldenSection,
+    Manifest,
+    NetworkSection,
+    PreprocessingSection,
+    ProvenanceSection,
+    SampleSection,
+)
+from models.networks import Network
+from models.preprocessing import Preprocessing
+from models.weights import random_weights
+
+Files: TypeAlias = Mapping[str, bytes]
+
+GRAPH_FILE = "model.onnx"
+LABELS_FILE = "labels.txt"
+MANIFEST_FILE = "model.json"
+TEMPERATURE = 1.0
+TOLERANCE = 1e-3
+
+
+def untrained_bundle(
+    network: Network, *, seed: int, labels: Sequence[str], preprocessing: Preprocessing
+) -> Files:
+    """Return the files of a bundle with random weights, the same bytes for the same arguments."""
+    _check_labels(network, labels)
+    graph = deployment_graph(network, random_weights(network, seed), preprocessing)
+    samples = golden_samples(graph, preprocessing, TEMPERATURE)
+    files = {
+        GRAPH_FILE: graph_bytes(graph),
+        LABELS_FILE: "".join(f"{label}\n" for label in labels).encode(),
+        **{_sample_file(index): sample.png for index, sample in enumerate(samples)},
+    }
+    manifest = Manifest(
+        network=NetworkSection(name=network.name, width=network.width),
+        input_size=preprocessing.crop,
+        preprocessing=PreprocessingSection(
+            mode=preprocessing.mode,
+            size=preprocessing.size,
+            crop=preprocessing.crop,
+            interpolation=preprocessing.interpolation,
+            antialias=preprocessing.antialias,
+        ),
+        classes=network.classes,
+        labels=FileSection(file=LABELS_FILE, sha256=_sha256(files[LABELS_FILE])),
+        artifacts=(_cpu_artifact(files[GRAPH_FILE]),),
+        golden=_golden(samples),
+        accuracy=None,
+        provenance=ProvenanceSection(
+            untrained=True, recipe=None, framework=None, checkpoint_sha256=None, seed=seed
+        ),
+        temperature=TEMPERATURE,
+    )
+    return {**files, MANIFEST_FILE: manifest.text().encode()}
+
+
+def _cpu_artifact(graph: bytes) -> ArtifactSection:
+    return ArtifactSection(
+        engine="openvino", target="cpu", file=GRAPH_FILE, sha256=_sha256(graph), gears=None, precision="f32"
+    )
+
+
+def _golden(samples: Sequence[Sample]) -> GoldenSection:
+    return GoldenSection(
+        computed_by="onnx reference evaluator, float32",
+        tolerance=TOLERANCE,
+        samples=tuple(
+            SampleSection(file=_sample_file(index), sha256=_sha256(sample.png), scores=sample.scores)
+            for index, sample in enumerate(samples)
+        ),
+    )
+
+
+def _check_labels(network: Network, labels: Sequence[str]) -> None:
+    if len(labels) != network.classes:
+        raise InvalidValueError(
+            f"labels are {len(labels)}; allowed are as many as classes, {network.classes}"
+        )
+    for index, label in enumerate(labels):
+        if not label.strip() or len(label.splitlines()) > 1:
+            raise InvalidValueError(f"label {index} is {label!r}; allowed is one line of text")
+
+
+def _sample_file(index: int) -> str:
+    return f"golden/{index}.png"
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,79 @@
+"""Make golden samples: a few small pictures, and the scores that every engine must reproduce on them."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+from onnx.reference import ReferenceEvaluator
+from PIL import Image
+
+from models.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A PNG file's content and the scores expected for it."""
+
+    png: bytes
+    scores: tuple[float, ...]
+
+
+def golden_samples(model: ModelProto, preprocessing: Preprocessing, temperature: float) -> tuple[Sample, ...]:
+    """Return the golden samples of a deployment graph, computed by onnx's own evaluator in float32.
+
+    An engine never takes part: what it computes is what the samples are there to check.
+    """
+    images = pictures()
+    rows = np.stack([preprocessing.rows(image) for image in images])
+    (logits,) = ReferenceEvaluator(model).run(None, {"images": rows})
+    scores = softmax(np.asarray(logits) / temperature)
+    return tuple(
+        Sample(png=_png(image), scores=tuple(float(f"{score:.7g}") for score in row))
+        for image, row in zip(images, scores, strict=True)
+    )
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return scores that add up to 1 over the last axis."""
+    highest = logits.max(axis=-1, keepdims=True)
+    powers: NDArray[np.float64] = np.exp(logits.astype(np.float64) - highest)
+    total: NDArray[np.float64] = powers.sum(axis=-1, keepdims=True)
+    return powers / total
+
+
+def pictures() -> tuple[Image.Image, ...]:
+    """Return three RGB pictures that look nothing alike: a sunset, a checked wall, confetti."""
+    return _sunset(96, 64), _wall(80, 120), _confetti(64, 64)
+
+
+def _sunset(width: int, height: int) -> Image.Image:
+    y, x = np.mgrid[:height, :width]
+    pixels = np.stack([255 - y, 120 - y, 60 + 2 * y], axis=-1)
+    pixels[(x - 30) ** 2 + (y - 24) ** 2 < 15**2] = (255, 240, 80)
+    pixels[(x - 70) ** 2 + (y - 48) ** 2 < 12**2] = (20, 60, 20)
+    return _image(pixels)
+
+
+def _wall(width: int, height: int) -> Image.Image:
+    y, x = np.mgrid[:height, :width]
+    light = ((x // 10 + y // 15) % 2)[..., None]
+    return _image(np.where(light, (40, 200, 220), (10, 40, 160)) + (y // 3)[..., None])
+
+
+def _confetti(width: int, height: int) -> Image.Image:
+    generator = np.random.Generator(np.random.PCG64(0))
+    squares = generator.integers(0, 256, (height // 8, width // 8, 3))
+    noise = generator.integers(-12, 13, (height, width, 1))
+    return _image(squares.repeat(8, axis=0).repeat(8, axis=1) + noise)
+
+
+def _image(pixels: NDArray[np.integer]) -> Image.Image:
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    return file.getvalue()

@@ -1,0 +1,116 @@
+"""The manifest of a bundle, model.json: one frozen dataclass, and how it is written."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSection:
+    """Which network it is, and the multiplier of its channels."""
+
+    name: str
+    width: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreprocessingSection:
+    """What is left to the host between a decoded picture and a row."""
+
+    mode: Literal["shortest", "exact"]
+    size: int
+    crop: int
+    interpolation: Literal["bilinear", "bicubic"]
+    antialias: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSection:
+    """A file of the bundle."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactSection:
+    """A file that an engine runs; `gears` are the batch sizes it is fixed to, None is any."""
+
+    engine: str
+    target: str
+    file: str
+    sha256: str
+    gears: tuple[int, ...] | None
+    precision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleSection:
+    """A golden picture and the scores expected for it."""
+
+    file: str
+    sha256: str
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoldenSection:
+    """The golden samples; a score may differ by `tolerance` times the sample's best score."""
+
+    computed_by: str
+    tolerance: float
+    samples: tuple[SampleSection, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccuracySection:
+    """What was measured on a dataset of `n` pictures."""
+
+    dataset: str
+    top1: float
+    top5: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvenanceSection:
+    """Where the weights come from."""
+
+    untrained: bool
+    recipe: str | None
+    framework: str | None
+    checkpoint_sha256: str | None
+    seed: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything that a bundle says about itself; field order is the order in the file."""
+
+    format: int = FORMAT
+    network: NetworkSection
+    input_size: int
+    preprocessing: PreprocessingSection
+    classes: int
+    labels: FileSection
+    artifacts: tuple[ArtifactSection, ...]
+    golden: GoldenSection
+    accuracy: AccuracySection | None
+    provenance: ProvenanceSection
+    temperature: float
+
+    def text(self) -> str:
+        """Return the content of model.json: two spaces a level, plain lists on one line."""
+        return _render(asdict(self), "\n") + "\n"
+
+
+def _render(value: object, newline: str) -> str:
+    inner = newline + "  "
+    if isinstance(value, dict):
+        items = [f"{json.dumps(key)}: {_render(item, inner)}" for key, item in value.items()]
+        return "{" + inner + ("," + inner).join(items) + newline + "}"
+    if isinstance(value, tuple) and any(isinstance(item, dict) for item in value):
+        return "[" + inner + ("," + inner).join(_render(item, inner) for item in value) + newline + "]"
+    return json.dumps(value)

@@ -1,0 +1,125 @@
+"""One engine for as long as its model is served: a loaded process, and another one after a fault."""
+
+import logging
+from collections.abc import Sequence
+
+import anyio
+from anyio.abc import TaskStatus
+
+from service.bell import Bell
+from service.engines.process import BatchAnswer, EngineOrder, EngineProcess, NotBegun
+from service.errors import EngineFault
+from service.logs import fields
+from service.metrics import Metrics
+from service.tensors import Rows
+
+_log = logging.getLogger("cardinal.engine")
+
+FAILED_STARTS_BEFORE_TROUBLE = 3
+_SHORTEST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 10.0
+_LAST_LINES_S = 0.5
+
+
+class Engine:
+    """Runs batches in a process that `serve` keeps alive.
+
+    While a process is being started again, `is_ready` is false and `ready()` waits. `trouble` is the reason once
+    several starts in a row have failed; further ones are still tried. The bell rings whenever this changes.
+    """
+
+    def __init__(self, order: EngineOrder, metrics: Metrics, bell: Bell) -> None:
+        self.about = ""
+        self.trouble: str | None = None
+        self._order, self._metrics, self._bell = order, metrics, bell
+        self._process: EngineProcess | None = None
+        self._labels = (order.model, order.version)
+
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether a loaded process is there."""
+        return self._process is not None
+
+    async def ready(self) -> None:
+        """Wait until a loaded process is there."""
+        await self._ready_process()
+
+    async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Keep a loaded process until cancelled; started once the first one is loaded.
+
+        Raises:
+            EngineFault: the first process could not load the model.
+        """
+        fault = await self._live(task_status)
+        failed_starts = 0
+        while True:
+            pause_s = min(_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S * 2**failed_starts)
+            _log.warning("engine_restart", extra=self._fields(fault=fault, pause_s=pause_s))
+            await anyio.sleep(pause_s)
+            self._metrics.engine_restarts.labels(*self._labels).inc()
+            try:
+                fault = await self._live(anyio.TASK_STATUS_IGNORED)
+                failed_starts = 0
+            except EngineFault as error:
+                fault = str(error)
+                failed_starts += 1
+            if failed_starts >= FAILED_STARTS_BEFORE_TROUBLE:
+                self.trouble = f"its engine did not start {failed_starts} times in a row: {fault}"
+
+    async def run(self, batch: Sequence[Rows], gear: int) -> BatchAnswer:
+        """Run one batch; a process that was gone before it began is replaced first.
+
+        Raises:
+            EngineFault: the batch failed.
+        """
+        while True:
+            process = await self._ready_process()
+            try:
+                return await process.run(batch, gear)
+            except NotBegun:
+                self._lose(process)
+            except EngineFault:
+                if process.is_killed:
+                    self._lose(process)
+                raise
+
+    async def _live(self, task_status: TaskStatus[None]) -> str:
+        """Live one life of a process; return how it ended, or raise EngineFault if it never loaded."""
+        process = EngineProcess.start(self._order)
+        fault: EngineFault | None = None
+        how = ""
+        async with anyio.create_task_group() as group:
+            group.start_soon(process.log_output)
+            try:
+                await process.load()
+                self._gain(process)
+                task_status.started()
+                how = await process.ended()
+            except EngineFault as error:  # kept until the group is closed, which would wrap it
+                fault = error
+            finally:
+                self._lose(process)
+                await process.end()
+                # Its last lines are read; a grandchild that holds the pipe open is not waited for.
+                group.cancel_scope.deadline = anyio.current_time() + _LAST_LINES_S
+        if fault is not None:
+            raise fault
+        return how
+
+    async def _ready_process(self) -> EngineProcess:
+        while self._process is None:
+            await self._bell.wait()
+        return self._process
+
+    def _gain(self, process: EngineProcess) -> None:
+        self.about, self.trouble, self._process = process.about, None, process
+        self._bell.ring()
+        _log.info("engine_loaded", extra=self._fields(engine=process.about, pid=process.pid))
+
+    def _lose(self, process: EngineProcess) -> None:
+        if self._process is process:
+            self._process = None
+            self._bell.ring()
+
+    def _fields(self, **values: object) -> dict[str, object]:
+        return fields(model=self._order.model, version=self._order.version, **values)

@@ -1,0 +1,242 @@
+"""One life of one engine process: start, handshake, load, run batches, end.
+
+rows -> shared memory + RUN -> child -> DONE + shared memory -> logits
+"""
+
+import json
+import logging
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Self
+
+import anyio
+import numpy as np
+
+from service.engines.child import wire
+from service.errors import EngineFault
+from service.logs import fields
+from service.tensors import Logits, Rows
+
+_log = logging.getLogger("cardinal.engine")
+
+_CHILD = Path(__file__).parent / "child"
+_LONGEST_LINE = 4096
+_LONGEST_READ = 65536
+_TIME_TO_END_S = 5.0
+
+
+class NotBegun(Exception):
+    """The process was gone before it took the batch: another one can run it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOrder:
+    """What an engine process is to load, and how."""
+
+    model: str  # for log lines
+    version: str
+    engine: str
+    artifact: Path
+    side: int  # rows are (side, side, 3)
+    classes: int
+    max_rows: int
+    threads: int
+    load_timeout_s: float
+    run_timeout_s: float
+    python: str = field(default=sys.executable)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchAnswer:
+    """What the engine made of one batch."""
+
+    logits: Logits
+    engine_s: float
+
+
+class EngineProcess:
+    """A process that runs one model, one batch at a time. `end()` must be awaited whatever happened.
+
+    After a fault that leaves its state unknown it has been killed, and `ended()` returns.
+    """
+
+    def __init__(
+        self, order: EngineOrder, process: subprocess.Popen[bytes], talk: socket.socket, memory: mmap.mmap
+    ) -> None:
+        self.about = ""
+        self.is_killed = False
+        self._order, self._process, self._talk = order, process, talk
+        side, rows, classes = order.side, order.max_rows, order.classes
+        images = np.frombuffer(memory, np.uint8, rows * side * side * 3)
+        self._images = images.reshape(rows, side, side, 3)
+        logits = np.frombuffer(memory, np.float32, rows * classes, _output_offset(order))
+        self._logits = logits.reshape(rows, classes)
+
+    @classmethod
+    def start(cls, order: EngineOrder) -> Self:
+        """Start a process; it has loaded nothing yet."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        memory_fd = os.memfd_create("cardinal-batch")
+        try:
+            os.ftruncate(memory_fd, _output_offset(order) + order.max_rows * order.classes * 4)
+            memory = mmap.mmap(memory_fd, 0)
+            ours.setblocking(False)
+            words = [order.python, str(_CHILD), str(theirs.fileno()), str(memory_fd), str(os.getpid())]
+            # Not in a thread: the child dies with the thread that made it. Not by the event loop: uvloop forks, while
+            # this makes no copy of the server's memory and troubles none of gRPC's fork handlers.
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(theirs.fileno(), memory_fd),
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            raise EngineFault(f"the engine process could not be started: {error}") from error
+        finally:
+            theirs.close()
+            os.close(memory_fd)
+        return cls(order, process, ours, memory)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    async def load(self) -> None:
+        """Shake hands and have the model loaded.
+
+        Raises:
+            EngineFault: the process refused, ended, or took too long.
+        """
+        order = asdict(self._order) | {"artifact": str(self._order.artifact)}
+        async with self._exchange("loaded its model", self._order.load_timeout_s):
+            hello = json.loads((await self._receive(wire.HELLO)).text)
+            if hello["protocol"] != wire.PROTOCOL:
+                raise wire.ProtocolError(f"protocol {hello['protocol']}, not {wire.PROTOCOL}")
+            self._talk.send(wire.pack(wire.Packet(wire.LOAD, text=json.dumps(order))))
+            self.about = str(json.loads((await self._receive(wire.LOADED)).text)["about"])
+
+    async def run(self, batch: Sequence[Rows], gear: int) -> BatchAnswer:
+        """Run the rows of `batch` as one batch of size `gear`, padded with the last row.
+
+        Raises:
+            EngineFault: the process failed at it.
+            NotBegun: the process was gone before.
+        """
+        rows = self._write(batch, gear)
+        async with self._exchange("ran this request's batch", self._order.run_timeout_s):
+            try:
+                self._talk.send(wire.pack(wire.Packet(wire.RUN, rows=gear)))
+                done = await self._receive(wire.DONE)
+            except (BrokenPipeError, ConnectionResetError) as error:  # the packet was never read
+                raise NotBegun from error
+            if done.rows != gear:
+                raise wire.ProtocolError(f"{done.rows} rows, not {gear}")
+        return BatchAnswer(logits=self._logits[:rows].copy(), engine_s=done.nanoseconds / 1e9)
+
+    async def ended(self) -> str:
+        """Wait until the process is gone; tell how it went."""
+        while (code := self._process.poll()) is None:
+            pid_fd = os.pidfd_open(self.pid)
+            try:
+                await anyio.wait_readable(pid_fd)
+            finally:
+                os.close(pid_fd)
+        return f"signal {-code}, {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    async def end(self) -> None:
+        """Have the process end itself, by force if it does not."""
+        with anyio.CancelScope(shield=True):
+            self._talk.close()
+            with anyio.move_on_after(_TIME_TO_END_S):
+                await self.ended()
+            self.kill()
+            await self.ended()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.is_killed = True
+        self._process.kill()
+
+    async def log_output(self) -> None:
+        """Pass what the process prints on to the log, line by line, until it ends."""
+        assert self._process.stdout is not None  # noqa: S101 - start() asked for a pipe
+        with self._process.stdout as pipe:
+            rest = b""
+            while True:
+                await anyio.wait_readable(pipe)
+                chunk = os.read(pipe.fileno(), _LONGEST_READ)
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    self._log_line(line)
+                if not chunk or len(rest) > _LONGEST_LINE:
+                    self._log_line(rest)
+                    rest = b""
+                if not chunk:
+                    return
+
+    def _log_line(self, line: bytes) -> None:
+        text = line[:_LONGEST_LINE].decode("utf-8", "replace").rstrip()
+        if not text:
+            return
+        who = fields(model=self._order.model, version=self._order.version, pid=self.pid, line=text)
+        _log.info("engine_output", extra=who)
+
+    def _write(self, batch: Sequence[Rows], gear: int) -> int:
+        rows = 0
+        for part in batch:
+            self._images[rows : rows + len(part)] = part
+            rows += len(part)
+        self._images[rows:gear] = self._images[rows - 1]
+        return rows
+
+    async def _receive(self, kind: int) -> wire.Packet:
+        await anyio.wait_readable(self._talk)
+        data = self._talk.recv(wire.LONGEST_PACKET)
+        if not data:
+            raise EOFError
+        packet = wire.unpack(data)
+        if packet.kind == wire.FAIL:
+            raise EngineFault(f"the engine refused: {packet.text}")
+        if packet.kind != kind:
+            raise wire.ProtocolError(f"a packet of kind {packet.kind}, not {kind}")
+        return packet
+
+    @asynccontextmanager
+    async def _exchange(self, doing: str, timeout_s: float) -> AsyncIterator[None]:
+        """Translate whatever goes wrong in talking to the process; kill it where its state is unknown."""
+        try:
+            with anyio.fail_after(timeout_s):
+                yield
+        except EngineFault:  # its own words; it is well
+            raise
+        except TimeoutError:
+            self.kill()
+            sentence = f"the engine process was killed: no answer for {timeout_s:g} s while it {doing}"
+            raise EngineFault(sentence) from None
+        except (EOFError, OSError) as error:
+            self.kill()
+            raise EngineFault(f"the engine process ended ({await self.ended()}) while it {doing}") from error
+        except (wire.ProtocolError, ValueError, KeyError, TypeError) as error:
+            self.kill()
+            raise EngineFault(
+                f"the engine process was killed: it answered {error} while it {doing}"
+            ) from error
+        except BaseException:  # cancelled, or gone before it began
+            self.kill()
+            raise
+
+
+def _output_offset(order: EngineOrder) -> int:
+    return wire.output_offset(order.max_rows, order.side * order.side * 3)

@@ -1,0 +1,102 @@
+"""The story of a request. Every door calls classify(), and nothing else.
+
+ClassifyRequest -> find the model -> decode -> batch -> encode -> Classification
+                   repository/       decoding  batching/  answers
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from service.answers import ScoredClass, best_classes, scores_of
+from service.deadline import Deadline
+from service.decoding import Decoder
+from service.errors import InvalidInput
+from service.journal import Entry
+from service.metrics import Metrics
+from service.repository import Repository, ServedModel
+
+DEFAULT_TOP_K = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifyRequest:
+    """What a door understood of a request."""
+
+    model: str
+    version: str | None  # None means the one that is served
+    images: Sequence[bytes]  # encoded pictures
+    top_k: int | None  # None means DEFAULT_TOP_K; more than there are classes means all
+    deadline: Deadline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTimes:
+    """Where the time of a request went, in seconds."""
+
+    decode: float
+    queue: float
+    engine: float
+    encode: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classification:
+    """The answer: for each image its best classes, best first."""
+
+    model: str
+    version: str
+    engine: str
+    results: list[list[ScoredClass]]
+    times: StageTimes
+
+
+class Inference:
+    """Answers requests with the models of a repository."""
+
+    def __init__(
+        self, repository: Repository, decoder: Decoder, metrics: Metrics, *, max_images: int
+    ) -> None:
+        self._repository, self._decoder, self._metrics = repository, decoder, metrics
+        self._max_images = max_images
+
+    async def classify(self, request: ClassifyRequest, entry: Entry) -> Classification:
+        """Classify all images of a request, or raise the ServiceError that tells why not."""
+        model = self._find(request, entry)
+        top_k = DEFAULT_TOP_K if request.top_k is None else request.top_k
+        model.queue.check_room(len(request.images))
+
+        began = time.monotonic()
+        with request.deadline.enforced("its images were decoded"):
+            rows = await self._decoder.rows(request.images, model.bundle.manifest.preprocessing)
+
+        decoded = time.monotonic()
+        with request.deadline.enforced("it waited for the engine"):
+            answer = await model.queue.submit(rows)
+
+        answered = time.monotonic()
+        scores = scores_of(answer.logits, model.bundle.manifest.temperature)
+        results = best_classes(scores, model.bundle.labels, top_k)
+
+        times = StageTimes(
+            decode=decoded - began,
+            queue=answer.queue_s,
+            engine=answer.engine_s,
+            encode=time.monotonic() - answered,
+        )
+        for stage, seconds in asdict(times).items():
+            self._metrics.stage_seconds.labels(model.name, model.version, stage).observe(seconds)
+        return Classification(
+            model=model.name, version=model.version, engine=model.engine.about, results=results, times=times
+        )
+
+    def _find(self, request: ClassifyRequest, entry: Entry) -> ServedModel:
+        slot = self._repository.slot(request.model, request.version)
+        entry.model, entry.version, entry.images = slot.model, slot.version, len(request.images)
+        if not 1 <= len(request.images) <= self._max_images:
+            raise InvalidInput(
+                f"the request has {len(request.images)} images; allowed are 1 to {self._max_images}"
+            )
+        if request.top_k is not None and request.top_k < 1:
+            raise InvalidInput(f"top_k is {request.top_k}; allowed are integers from 1")
+        return self._repository.find(request.model, request.version)

@@ -1,0 +1,101 @@
+"""Loads a version's directory: path -> Bundle, every byte of it as its manifest says.
+
+Errors name file, key and value, so that whoever made the bundle can mend it.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.repository.manifest import FILE_NAME, Artifact, BundleFile, Manifest, ManifestError
+
+
+class BundleError(Exception):
+    """The bundle cannot be served; the message says which file, which key, which value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A checked bundle. The big artifacts stay on disk; labels and golden pictures are here."""
+
+    model: str
+    version: int
+    directory: Path
+    manifest: Manifest
+    labels: tuple[str, ...]
+    golden_pictures: tuple[bytes, ...]
+
+    def artifact_for(self, engine: str) -> Artifact:
+        """Choose the artifact that `engine` can load; `auto` takes the first of those this server can run.
+
+        Raises:
+            BundleError: there is none.
+        """
+        artifacts = self.manifest.artifacts
+        wanted = ("openvino",) if engine == "auto" else (engine,)
+        if engine == "simulated":
+            return artifacts[0]
+        for artifact in artifacts:
+            if artifact.engine in wanted:
+                return artifact
+        there = ", ".join(artifact.engine for artifact in artifacts)
+        raise BundleError(f"{FILE_NAME}: artifacts are for {there}; none is for engine {engine}")
+
+
+def load_bundle(directory: Path) -> Bundle:
+    """Read and check the bundle in `<repository>/<model>/<version>`.
+
+    Raises:
+        BundleError: on the first thing that is not as the manifest says.
+    """
+    try:
+        manifest = Manifest.parse(_read(directory, FILE_NAME))
+    except ManifestError as error:
+        raise BundleError(f"{FILE_NAME}: {error}") from error
+    for file in manifest.files:
+        _check_digest(directory, file)
+    return Bundle(
+        model=directory.parent.name,
+        version=int(directory.name),
+        directory=directory,
+        manifest=manifest,
+        labels=_labels(directory, manifest),
+        golden_pictures=tuple(_read(directory, sample.file) for sample in manifest.golden.samples),
+    )
+
+
+def _check_digest(directory: Path, file: BundleFile) -> None:
+    try:
+        with _inside(directory, file.file).open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise BundleError(f"{file.file}: {error.strerror}, but {FILE_NAME} names it") from error
+    if found != file.sha256:
+        raise BundleError(f"{file.file}: its sha256 is {found}, but {FILE_NAME} says {file.sha256}")
+
+
+def _labels(directory: Path, manifest: Manifest) -> tuple[str, ...]:
+    name = manifest.labels.file
+    try:
+        text = _read(directory, name).decode()
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{name}: is not UTF-8: {error}") from error
+    labels = tuple(line.rstrip("\r") for line in text.removesuffix("\n").split("\n"))
+    if len(labels) != manifest.classes:
+        raise BundleError(f"{name}: has {len(labels)} lines, but {FILE_NAME} says classes {manifest.classes}")
+    return labels
+
+
+def _read(directory: Path, name: str) -> bytes:
+    try:
+        return _inside(directory, name).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{name}: {error.strerror}") from error
+
+
+def _inside(directory: Path, name: str) -> Path:
+    """Refuse a link that leads out of the bundle."""
+    path = directory / name
+    if not path.resolve().is_relative_to(directory.resolve()):
+        raise BundleError(f"{name}: leads out of the bundle, to {path.resolve()}")
+    return path

@@ -1,0 +1,171 @@
+"""Reads the body of a classification request: raw bytes, multipart or JSON -> encoded images and top_k."""
+
+import base64
+import binascii
+import sys
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+from anyio.to_thread import run_sync
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from service.errors import ClientGone, InvalidInput, TooLarge, UnsupportedMedia, quoted
+from service.inference import DEFAULT_TOP_K
+from service.rest.schemas import ClassifyBody
+
+IMAGE_FIELD = "image"
+BODY_DOCUMENTATION: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "top_k",
+            "in": "query",
+            "schema": {"type": "integer", "minimum": 1, "default": DEFAULT_TOP_K},
+        },
+        {"name": "X-Request-Timeout-Ms", "in": "header", "schema": {"type": "integer", "minimum": 1}},
+        {"name": "X-Request-Id", "in": "header", "schema": {"type": "string"}},
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "image/*": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": [IMAGE_FIELD],
+                    "properties": {
+                        IMAGE_FIELD: {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        "top_k": {"type": "integer", "minimum": 1},
+                    },
+                }
+            },
+            "application/json": {"schema": ClassifyBody.model_json_schema()},
+        },
+    },
+}
+
+_QUERY = ("top_k",)
+_FAULTS_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyLimits:
+    """What a request may bring, and how long it may take."""
+
+    max_bytes: int
+    max_images: int
+    longest_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """What was sent to be classified."""
+
+    images: list[bytes]
+    top_k: int | None
+
+
+async def read_body(request: Request, limits: BodyLimits) -> Body:
+    """Read the whole body, by its content type; whatever is no form and no JSON is one image.
+
+    Raises:
+        TooLarge: more bytes than are allowed, which are never held.
+        InvalidInput: anything else that cannot be understood.
+    """
+    top_k = _top_k_of_query(request)
+    if (coding := request.headers.get("content-encoding", "identity")) != "identity":
+        raise UnsupportedMedia(f"content-encoding is {quoted(coding)}; only identity is allowed")
+    data = await _read(request, limits.max_bytes)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return await _form(request, data, top_k, limits.max_images)
+    if kind == "application/json":
+        return await run_sync(_json, data, top_k)
+    return Body(images=[data], top_k=top_k)
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise TooLarge(f"the body is {declared} bytes; allowed are {max_bytes}")
+    data = bytearray()
+    try:
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > max_bytes:
+                raise TooLarge(f"the body is more than the {max_bytes} bytes that are allowed")
+    except ClientDisconnect:
+        raise ClientGone("the client left before its request was complete") from None
+    return bytes(data)
+
+
+def _top_k_of_query(request: Request) -> int | None:
+    for name in request.query_params:
+        if name not in _QUERY:
+            raise InvalidInput(f"there is no query parameter {quoted(name)}; there is {', '.join(_QUERY)}")
+    text = request.query_params.get("top_k")
+    return None if text is None else parse_top_k(text)
+
+
+def parse_top_k(text: str) -> int:
+    """Read a top_k that came as text."""
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidInput(f"top_k is {quoted(text)}; allowed are integers from 1") from None
+
+
+def _json(data: bytes, top_k: int | None) -> Body:
+    try:
+        body = ClassifyBody.model_validate_json(data)
+    except ValidationError as error:
+        raise InvalidInput("the JSON body: " + "; ".join(_faults(error))) from None
+    images = [_from_base64(image.b64, place) for place, image in enumerate(body.images)]
+    return Body(images=images, top_k=top_k if body.top_k is None else body.top_k)
+
+
+def _faults(error: ValidationError) -> list[str]:
+    return [
+        f"{'.'.join(str(part) for part in fault['loc']) or 'as a whole'}: {fault['msg']}"
+        for fault in error.errors(include_url=False, include_input=False)[:_FAULTS_SHOWN]
+    ]
+
+
+def _from_base64(text: str, place: int) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:  # ValueError: not ASCII
+        raise InvalidInput(f"images.{place}.b64 is not base64: {error}") from None
+
+
+class _InMemory(MultiPartParser):
+    spool_max_size = sys.maxsize  # the body is in memory already, and bounded; the disk may be read-only
+
+
+async def _form(request: Request, data: bytes, top_k: int | None, max_images: int) -> Body:
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield data
+
+    parser = _InMemory(request.headers, stream(), max_files=max_images, max_fields=max_images)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise InvalidInput(f"the multipart body: {error.message}") from None
+    images = []
+    for name, value in form.multi_items():
+        if name == "top_k" and isinstance(value, str):
+            top_k = parse_top_k(value)
+        elif name == IMAGE_FIELD and isinstance(value, UploadFile):
+            images.append(await value.read())
+        else:
+            kind = "file" if isinstance(value, UploadFile) else "text"
+            raise InvalidInput(
+                f"the {kind} field {quoted(name)} is not known; allowed are files {IMAGE_FIELD!r} and text 'top_k'"
+            )
+    await form.close()
+    if not images:
+        raise InvalidInput(f"the multipart body has no file field {IMAGE_FIELD!r}")
+    return Body(images=images, top_k=top_k)

@@ -1,0 +1,44 @@
+"""Listens for gRPC: the classifier, health and reflection on one port."""
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from service.health import Health
+from service.repository import Repository
+from service.rpc.classifier import Classifier
+from service.rpc.health import HealthService
+from service.stubs.cardinal.v1 import classifier_pb2, classifier_pb2_grpc
+
+_ENVELOPE_BYTES = 65536  # what a message may hold beside its images
+
+
+class RpcServer:
+    """The gRPC port. Bound when made; serves between start() and stop()."""
+
+    def __init__(
+        self, classifier: Classifier, health: Health, repository: Repository, *, address: str, max_bytes: int
+    ) -> None:
+        options = [
+            ("grpc.max_receive_message_length", max_bytes + _ENVELOPE_BYTES),
+            ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a share of the calls
+        ]
+        self._server = grpc.aio.server(options=options)
+        names = [
+            service.full_name
+            for file in (classifier_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
+            for service in file.services_by_name.values()
+        ]
+        classifier_pb2_grpc.add_ClassifierServicer_to_server(classifier, self._server)
+        health_service = HealthService(health, repository, frozenset({"", names[0]}))
+        health_pb2_grpc.add_HealthServicer_to_server(health_service, self._server)
+        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
+        self.port = self._server.add_insecure_port(address)
+
+    async def start(self) -> None:
+        """Take calls."""
+        await self._server.start()
+
+    async def stop(self, limit_s: float) -> None:
+        """Take no more calls; give those in progress so long."""
+        await self._server.stop(limit_s)

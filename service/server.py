@@ -1,0 +1,185 @@
+"""Builds every object, starts and stops them in order. The only file that knows them all.
+
+start: ports are taken, models load: live at once, ready when they are verified
+stop:  SIGTERM -> not ready, but requests are still taken for a moment -> doors close, accepted requests are
+       answered -> queues end -> engines end -> exit code 0; a second signal ends it at once
+"""
+
+import logging
+import signal
+from collections.abc import AsyncIterator
+
+import anyio
+from anyio.abc import TaskGroup
+from starlette.types import ASGIApp
+
+from service.bell import Bell
+from service.decoding import Decoder
+from service.health import Health
+from service.inference import Inference
+from service.journal import Journal
+from service.logs import fields
+from service.metrics import Metrics
+from service.repository import Repository, RepositoryError, ServingOptions
+from service.rest import BodyLimits, HttpListener, RestDoor, build_app, build_control_app
+from service.rpc import Classifier, RpcServer
+from service.settings import Settings
+
+_log = logging.getLogger("cardinal.server")
+
+
+class CannotStart(Exception):
+    """The server cannot start; the message says why."""
+
+
+class Server:
+    """A whole server. Made inside the event loop; `run` serves until a signal ends it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._bell = Bell()
+        self._metrics = Metrics()
+        try:
+            self._repository = Repository(
+                settings.model_repository, _serving_options(settings), self._metrics, self._bell
+            )
+        except RepositoryError as error:
+            raise CannotStart(str(error)) from error
+        self._health = Health(self._repository, settings.required_names, self._bell)
+        decoder = Decoder(threads=settings.cpu_threads, max_pixels=settings.max_image_pixels)
+        inference = Inference(self._repository, decoder, self._metrics, max_images=settings.max_images)
+        journal = Journal(self._metrics, max_requests=settings.max_requests)
+        self._rest = self._rest_listener(inference, journal)
+        self._control = self._control_listener()
+        self._rpc = self._rpc_server(inference, journal)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then stop in order.
+
+        Each block below outlives what is inside it: leaving one waits until all its tasks are through.
+        """
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with anyio.create_task_group() as life:
+                async with anyio.create_task_group() as models:
+                    await models.start(self._repository.run)
+                    async with anyio.create_task_group() as control:
+                        control.start_soon(self._control.run_until_stopped)
+                        async with anyio.create_task_group() as doors:
+                            await self._open(doors)
+                            life.start_soon(self._announce)
+                            await self._wait_for_the_end(signals, life)
+                            self._close(doors, life)
+                        self._repository.close()
+                        self._control.stop()
+                life.cancel_scope.cancel()
+        _log.info("stopped")
+
+    async def check(self) -> list[str]:
+        """Load and verify all models without listening; return why the server would not be ready."""
+        async with anyio.create_task_group() as models:
+            await models.start(self._repository.run)
+            while any(slot.is_loading for slot in self._repository.slots):
+                await self._bell.wait()
+            reasons = self._health.reasons()
+            self._repository.close()
+        return reasons
+
+    async def _open(self, doors: TaskGroup) -> None:
+        doors.start_soon(self._rest.run_until_stopped)
+        await self._rpc.start()
+        host = _bracketed(self._settings.host)
+        _log.info(
+            "listening",
+            extra=fields(
+                rest=f"http://{host}:{self._rest.port}",
+                grpc=f"{host}:{self._rpc.port}",
+                control=f"http://{host}:{self._control.port}",
+            ),
+        )
+
+    async def _wait_for_the_end(self, signals: AsyncIterator[signal.Signals], life: TaskGroup) -> None:
+        """Return when no more requests are to be taken."""
+        first = await anext(signals)
+        life.start_soon(self._force_at_next, signals, life)
+        self._health.begin_to_stop()
+        _log.info("stopping", extra=fields(signal=first.name))
+        if first == signal.SIGTERM:  # not for Ctrl-C: no load balancer has to learn of it
+            await anyio.sleep(self._settings.lame_duck_s)
+
+    def _close(self, doors: TaskGroup, life: TaskGroup) -> None:
+        self._health.end()
+        self._rest.stop()
+        doors.start_soon(self._rpc.stop, self._settings.drain_timeout_s)
+        life.start_soon(self._cut_off)
+
+    async def _cut_off(self) -> None:
+        """Answer what is left with an error when the time to drain is over."""
+        await anyio.sleep(self._settings.drain_timeout_s)
+        self._repository.cut_off()
+
+    async def _force_at_next(self, signals: AsyncIterator[signal.Signals], life: TaskGroup) -> None:
+        second = await anext(signals)
+        _log.warning("forced", extra=fields(signal=second.name))
+        life.cancel_scope.cancel()
+
+    async def _announce(self) -> None:
+        """Log each change of readiness."""
+        was_ready = False
+        while True:
+            if self._health.is_ready != was_ready:
+                was_ready = not was_ready
+                if was_ready:
+                    _log.info("ready", extra=fields(models=len(self._repository.slots)))
+                else:
+                    _log.warning("not_ready", extra=fields(reasons=self._health.reasons()))
+            await self._bell.wait()
+
+    def _rest_listener(self, inference: Inference, journal: Journal) -> HttpListener:
+        settings = self._settings
+        limits = BodyLimits(
+            max_bytes=settings.max_body_bytes,
+            max_images=settings.max_images,
+            longest_s=settings.default_timeout_s,
+        )
+        door = RestDoor(inference, self._repository, self._health, journal, limits)
+        return self._listener(build_app(door, self._health), "rest_port", settings.rest_port)
+
+    def _control_listener(self) -> HttpListener:
+        app = build_control_app(self._health, self._metrics.registry)
+        return self._listener(app, "control_port", self._settings.control_port)
+
+    def _listener(self, app: ASGIApp, name: str, port: int) -> HttpListener:
+        host, limit_s = self._settings.host, self._settings.drain_timeout_s
+        try:
+            return HttpListener(app, host, port, drain_timeout_s=limit_s)
+        except OSError as error:
+            raise CannotStart(f"{name} is {port}: cannot listen on {host}: {error.strerror}") from error
+
+    def _rpc_server(self, inference: Inference, journal: Journal) -> RpcServer:
+        settings = self._settings
+        classifier = Classifier(
+            inference, journal, max_bytes=settings.max_body_bytes, longest_s=settings.default_timeout_s
+        )
+        address = f"{_bracketed(settings.host)}:{settings.grpc_port}"
+        try:
+            return RpcServer(
+                classifier, self._health, self._repository, address=address, max_bytes=settings.max_body_bytes
+            )
+        except RuntimeError as error:
+            raise CannotStart(f"grpc_port is {settings.grpc_port}: cannot listen on {address}") from error
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _serving_options(settings: Settings) -> ServingOptions:
+    return ServingOptions(
+        engine=settings.engine,
+        engine_threads=settings.engine_threads,
+        load_timeout_s=settings.load_timeout_s,
+        engine_timeout_s=settings.engine_timeout_s,
+        max_batch_rows=settings.max_batch_rows,
+        max_queued_rows=settings.max_queued_rows,
+        max_image_pixels=settings.max_image_pixels,
+    )

@@ -1,0 +1,201 @@
+"""The settings of a server: declared once, read from flags, environment and a TOML file.
+
+flags, CARDINAL_* variables, TOML file -> load() -> one frozen Settings. A flag wins over a variable,
+a variable over the file, the file over the default.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+PREFIX = "CARDINAL_"
+MIB = 1024 * 1024
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the message lists every fault, one a line."""
+
+
+class Settings(BaseModel):
+    """Everything that can be set. The field descriptions are the documentation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_repository: Path = Field(description="Directory of bundles, `<model>/<version>/`. Required.")
+    required_models: str = Field(
+        "all",
+        description="Models that must be ready before the server is: `all`, `none`, or names parted by commas.",
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` for every interface.")
+    rest_port: Port = Field(8000, description="Port of the REST door and the playground; 0 takes a free one.")
+    grpc_port: Port = Field(8001, description="Port of the gRPC door; 0 takes a free one.")
+    control_port: Port = Field(8002, description="Port of metrics and health; 0 takes a free one.")
+    engine: Literal["auto", "openvino", "simulated"] = Field(
+        "auto",
+        description="Engine to run models with; `auto` takes the one the bundle has an artifact for, "
+        "`simulated` answers seeded scores at the pace of an Ascend 310P.",
+    )
+    engine_threads: int = Field(
+        0, ge=0, le=1024, description="CPU threads of each engine process; 0 leaves the choice to the engine."
+    )
+    engine_timeout_s: Seconds = Field(
+        30.0, gt=0, description="A batch without an answer for this long fails, and its engine is restarted."
+    )
+    load_timeout_s: Seconds = Field(
+        120.0, gt=0, description="An engine that has not loaded its model by then has failed."
+    )
+    max_batch_rows: int = Field(
+        16,
+        ge=1,
+        le=1024,
+        description="Most rows in one engine call, where the artifact does not fix its gears.",
+    )
+    max_queued_rows: int = Field(
+        256, ge=1, le=65536, description="Rows that may wait for one model; more are refused with 429."
+    )
+    max_requests: int = Field(
+        256, ge=1, le=65536, description="Requests in progress on each door; more are refused with 429."
+    )
+    max_body_bytes: int = Field(
+        16 * MIB,
+        ge=1024,
+        le=1024 * MIB,
+        description="Largest request body; a larger one is refused with 413.",
+    )
+    max_image_pixels: int = Field(
+        50_000_000,
+        ge=1,
+        le=1_000_000_000,
+        description="Largest picture in pixels, read from its header before it is decoded.",
+    )
+    max_images: int = Field(64, ge=1, le=1024, description="Most pictures in one request.")
+    decode_threads: int = Field(
+        0, ge=0, le=256, description="Threads that decode pictures; 0 means one for each CPU of the process."
+    )
+    default_timeout_s: Seconds = Field(
+        30.0, gt=0, description="Deadline of a request that brings none; no request may ask for longer."
+    )
+    lame_duck_s: Seconds = Field(
+        2.0, description="After SIGTERM, how long requests are still taken while readiness is already false."
+    )
+    drain_timeout_s: Seconds = Field(
+        25.0, description="After that, how long accepted requests may take before they are cut off."
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="Form of log lines; `auto` is text on a terminal and JSON elsewhere."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log lines to write."
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.max_batch_rows > self.max_queued_rows:
+            raise ValueError(
+                f"max_batch_rows is {self.max_batch_rows}; "
+                f"at most max_queued_rows ({self.max_queued_rows}) is allowed"
+            )
+        chosen = [port for port in (self.rest_port, self.grpc_port, self.control_port) if port]
+        if len(set(chosen)) < len(chosen):
+            raise ValueError(
+                f"rest_port, grpc_port and control_port are {self.rest_port}, {self.grpc_port}, "
+                f"{self.control_port}; they must differ"
+            )
+        return self
+
+    @property
+    def cpu_threads(self) -> int:
+        """The number of decode threads, with 0 resolved."""
+        return self.decode_threads or len(os.sched_getaffinity(0))
+
+    @property
+    def required_names(self) -> frozenset[str] | None:
+        """The models that readiness depends on; None means all that there are."""
+        if self.required_models == "all":
+            return None
+        if self.required_models == "none":
+            return frozenset()
+        return frozenset(name.strip() for name in self.required_models.split(","))
+
+
+def flag_of(name: str) -> str:
+    """Spell a setting as a command-line flag."""
+    return "--" + name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """Spell a setting as an environment variable."""
+    return PREFIX + name.upper()
+
+
+def load(flags: Mapping[str, str], environment: Mapping[str, str], file: Path | None = None) -> Settings:
+    """Read and check all settings.
+
+    Raises:
+        SettingsError: listing every fault with the place that it came from.
+    """
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for name, value in _read_file(file).items():
+        values[name], origin[name] = value, f"{file}: {name}"
+    for name in Settings.model_fields:
+        if (variable := variable_of(name)) in environment:
+            values[name], origin[name] = environment[variable], variable
+    for name, text in flags.items():
+        values[name], origin[name] = text, flag_of(name)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_faults(error, origin))) from None
+
+
+def misspelt(environment: Mapping[str, str]) -> Iterator[str]:
+    """Name the CARDINAL_ variables that are no setting but nearly one.
+
+    Others are left alone: Kubernetes itself sets CARDINAL_SERVICE_HOST and its like for a Service called cardinal.
+    """
+    known = [variable_of(name) for name in Settings.model_fields]
+    for name in environment:
+        if name.startswith(PREFIX) and name not in known:
+            for near in difflib.get_close_matches(name, known, n=1, cutoff=0.85):
+                yield f"{name} is not a setting; did you mean {near}?"
+
+
+def table() -> str:
+    """Render the settings as the Markdown table of the README."""
+    lines = ["| variable | flag | default | meaning |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.is_required() else f"`{field.default}`"
+        lines.append(f"| `{variable_of(name)}` | `{flag_of(name)}` | {default} | {field.description} |")
+    return "\n".join(lines)
+
+
+def _read_file(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{file}: cannot be read as TOML: {error}") from error
+
+
+def _faults(error: ValidationError, origin: Mapping[str, str]) -> Iterator[str]:
+    for fault in error.errors():
+        name = str(fault["loc"][0]) if fault["loc"] else ""
+        if fault["type"] == "missing":
+            yield f"{name} is missing: give {flag_of(name)} or {variable_of(name)}"
+        elif fault["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+            yield f"{origin[name]} is not a setting" + (f"; did you mean {near[0]}?" if near else "")
+        elif name:
+            yield f"{origin.get(name, name)} is {fault['input']!r}: {fault['msg']}"
+        else:
+            yield fault["msg"].removeprefix("Value error, ")

@@ -1,0 +1,86 @@
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from models.errors import InvalidValueError
+from models.networks import NETWORKS, SelectiveKernel, SqueezeExcite, describe
+from models.sizes import measure
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "statistics", "gmacs", "norms"),
+    [
+        ("se_resnext50", 27_559_896, 68_224, 4.233, 53),
+        ("resnext101", 83_455_272, 202_880, 15.460, 104),
+        ("sknet50", 25_480_874, 98_432, 4.461, 85),
+    ],
+)
+def test_the_full_networks_have_the_sizes_of_the_references(
+    name: str, parameters: int, statistics: int, gmacs: float, norms: int
+) -> None:
+    size = measure(describe(name))
+    assert (size.parameters, size.statistics, size.norms) == (parameters, statistics, norms)
+    assert round(size.macs / 1e9, 3) == gmacs
+
+
+def test_sknet50_for_1000_classes_has_the_size_of_the_paper() -> None:
+    assert measure(describe("sknet50", classes=1000)).parameters == 27_509_384
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_width_scales_groups_and_keeps_the_channels_per_group(name: str) -> None:
+    full, half = describe(name), describe(name, width=0.5)
+    assert half.scaled_groups * 2 == full.scaled_groups
+    for stage in range(4):
+        assert half.inner_channels(stage) * 2 == full.inner_channels(stage)
+        assert half.out_channels(stage) * 2 == full.out_channels(stage)
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ({"stages": (3, 4, 6)}, "stages is (3, 4, 6); allowed are 4 block counts of at least 1"),
+        ({"stages": (3, 0, 6, 3)}, "stages is (3, 0, 6, 3); allowed are 4 block counts of at least 1"),
+        ({"groups": 0}, "groups is 0; allowed is at least 1"),
+        ({"base_width": 0}, "base_width is 0; allowed is at least 1"),
+        ({"classes": 1}, "classes is 1; allowed is at least 2"),
+        ({"stem_pool": "same"}, "stem_pool is 'same'; allowed are 'ceil' and 'padded'"),
+        ({"width": 0.0}, "width is 0.0; allowed is more than 0, at most 8"),
+        ({"width": float("nan")}, "width is nan; allowed is more than 0, at most 8"),
+        ({"width": 0.3}, "width is 0.3, which makes 9.6 groups of se_resnext50; allowed is"),
+        ({"width": 1 / 32}, "width is 0.03125, which makes 0.5 gate channels of se_resnext50; allowed is"),
+    ],
+)
+def test_a_description_that_makes_no_sense_is_refused_with_its_value(
+    fault: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(InvalidValueError, match=re.escape(sentence)):
+        replace(describe("se_resnext50"), **fault)
+
+
+@pytest.mark.parametrize(
+    ("gate", "fault"),
+    [
+        (SqueezeExcite, {"reduction": 0}),
+        (SelectiveKernel, {"reduction": 0}),
+        (SelectiveKernel, {"minimum": 0}),
+        (SelectiveKernel, {"branches": 1}),
+    ],
+)
+def test_a_gate_that_makes_no_sense_is_refused(gate: type[Any], fault: dict[str, int]) -> None:
+    ((field, value),) = fault.items()
+    with pytest.raises(InvalidValueError, match=f"gate {field} is {value}; allowed is at least"):
+        gate(**fault)
+
+
+def test_an_unknown_network_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InvalidValueError, match="'vgg'; allowed are se_resnext50, resnext101, sknet50"):
+        describe("vgg")
+
+
+@pytest.mark.parametrize("size", [0, 28, 225, 226])
+def test_an_input_size_on_which_poolings_disagree_is_refused(size: int) -> None:
+    with pytest.raises(InvalidValueError, match=f"input size is {size}; allowed are multiples of 4"):
+        measure(describe("sknet50"), size)
