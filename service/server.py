@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from service.bell import Bell
 from service.decoding import Decoder
+from service.gate import Gate
 from service.health import Health
 from service.inference import Inference
 from service.journal import Journal
@@ -46,7 +47,7 @@ class Server:
         except RepositoryError as error:
             raise CannotStart(str(error)) from error
         self._health = Health(self._repository, settings.required_names, self._bell)
-        decoder = Decoder(threads=settings.cpu_threads, max_pixels=settings.max_image_pixels)
+        decoder = Decoder(threads=settings.threads_to_decode, max_pixels=settings.max_image_pixels)
         inference = Inference(self._repository, decoder, self._metrics, max_images=settings.max_images)
         journal = Journal(self._metrics, max_requests=settings.max_requests)
         self._rest = self._rest_listener(inference, journal)
@@ -139,26 +140,29 @@ class Server:
         limits = BodyLimits(
             max_bytes=settings.max_body_bytes,
             max_images=settings.max_images,
-            longest_s=settings.default_timeout_s,
+            longest_s=settings.request_timeout_s,
         )
         door = RestDoor(inference, self._repository, self._health, journal, limits)
-        return self._listener(build_app(door, self._health), "rest_port", settings.rest_port)
+        answers = Gate()
+        return self._listener(
+            build_app(door, self._health, answers), answers, "rest_port", settings.rest_port
+        )
 
     def _control_listener(self) -> HttpListener:
         app = build_control_app(self._health, self._metrics.registry)
-        return self._listener(app, "control_port", self._settings.control_port)
+        return self._listener(app, Gate(), "control_port", self._settings.control_port)
 
-    def _listener(self, app: ASGIApp, name: str, port: int) -> HttpListener:
+    def _listener(self, app: ASGIApp, answers: Gate, name: str, port: int) -> HttpListener:
         host, limit_s = self._settings.host, self._settings.drain_timeout_s
         try:
-            return HttpListener(app, host, port, drain_timeout_s=limit_s)
+            return HttpListener(app, host, port, answers, drain_timeout_s=limit_s)
         except OSError as error:
             raise CannotStart(f"{name} is {port}: cannot listen on {host}: {error.strerror}") from error
 
     def _rpc_server(self, inference: Inference, journal: Journal) -> RpcServer:
         settings = self._settings
         classifier = Classifier(
-            inference, journal, max_bytes=settings.max_body_bytes, longest_s=settings.default_timeout_s
+            inference, journal, max_bytes=settings.max_body_bytes, longest_s=settings.request_timeout_s
         )
         address = f"{_bracketed(settings.host)}:{settings.grpc_port}"
         try:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 PREFIX = "CARDINAL_"
 MIB = 1024 * 1024
+_MOST_THREADS_UNASKED = 8  # each may hold a whole decoded picture
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
@@ -78,10 +79,15 @@ class Settings(BaseModel):
     )
     max_images: int = Field(64, ge=1, le=1024, description="Most pictures in one request.")
     decode_threads: int = Field(
-        0, ge=0, le=256, description="Threads that decode pictures; 0 means one for each CPU of the process."
+        0,
+        ge=0,
+        le=256,
+        description="Threads that decode pictures; 0 means one for each CPU of the process, 8 at most.",
     )
-    default_timeout_s: Seconds = Field(
-        30.0, gt=0, description="Deadline of a request that brings none; no request may ask for longer."
+    request_timeout_s: Seconds = Field(
+        30.0,
+        gt=0,
+        description="Longest time that a request may take, and its deadline if it brings none of its own.",
     )
     lame_duck_s: Seconds = Field(
         2.0, description="After SIGTERM, how long requests are still taken while readiness is already false."
@@ -112,9 +118,9 @@ class Settings(BaseModel):
         return self
 
     @property
-    def cpu_threads(self) -> int:
+    def threads_to_decode(self) -> int:
         """The number of decode threads, with 0 resolved."""
-        return self.decode_threads or len(os.sched_getaffinity(0))
+        return self.decode_threads or min(len(os.sched_getaffinity(0)), _MOST_THREADS_UNASKED)
 
     @property
     def required_names(self) -> frozenset[str] | None:

@@ -1,10 +1,10 @@
 """What the client says and hears, free of protobuf: pictures in, an Answer or a CardinalError out."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import grpc
 
@@ -81,7 +81,7 @@ def answer_of(message: wire.ClassifyResponse) -> Answer:
 
 def error_of(fault: grpc.RpcError) -> CardinalError:
     """Turn a failed call into the error that its caller handles."""
-    metadata = {str(entry[0]): str(entry[1]) for entry in fault.trailing_metadata() or ()}
+    metadata = {str(key): str(value) for key, value in _pairs(fault)}
     wait_ms = metadata.get("retry-after-ms")
     return CardinalError(
         fault.details() or fault.code().name,
@@ -89,3 +89,8 @@ def error_of(fault: grpc.RpcError) -> CardinalError:
         request_id=metadata.get("x-request-id", ""),
         retry_after_s=float(wait_ms) / 1000 if wait_ms else None,
     )
+
+
+def _pairs(fault: grpc.RpcError) -> Iterable[tuple[object, object]]:
+    # The blocking client has named tuples here and the other one plain pairs; the stubs know neither.
+    return cast("Iterable[tuple[object, object]]", fault.trailing_metadata() or ())

@@ -130,10 +130,11 @@ class Repository:
                 slot.served.queue.close()
 
     def cut_off(self) -> None:
-        """Answer the accepted requests with an error, at once."""
+        """Answer the accepted requests with an error, at once, and wait for no engine."""
         for slot in self._slots.values():
             if slot.served is not None:
                 slot.served.queue.cut_off()
+            slot.tasks.cancel()
 
     async def _serve(self, slot: Slot) -> None:
         try:

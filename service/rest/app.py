@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service import __version__
 from service.deadline import Deadline
 from service.errors import ClientGone, InvalidInput, MethodNotAllowed, RouteNotFound, ServiceError, quoted
+from service.gate import Gate
 from service.health import Health
 from service.inference import Classification, ClassifyRequest, Inference
 from service.journal import Journal, choose_id
@@ -99,7 +100,7 @@ class RestDoor:
         return JSONResponse(answer, 200 if slot.is_ready else 503)
 
 
-def build_app(door: RestDoor, health: Health) -> ASGIApp:
+def build_app(door: RestDoor, health: Health, answers: Gate) -> ASGIApp:
     """Build the ASGI application of the REST port."""
     app = FastAPIOffline(
         title="Cardinal",
@@ -111,7 +112,7 @@ def build_app(door: RestDoor, health: Health) -> ASGIApp:
     app.include_router(_pages())
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(RequestValidationError, _invalid)
-    return _ClosingConnections(app, health)
+    return _ClosingConnections(app, health, answers)
 
 
 def _routes(door: RestDoor) -> APIRouter:
@@ -150,20 +151,22 @@ def _pages() -> APIRouter:
         async def page(file: Path = _PAGE / name) -> FileResponse:
             return FileResponse(file, headers=_PAGE_HEADERS)
 
-        router.add_api_route(path, page)
+        router.add_api_route(path, page, methods=["GET", "HEAD"])
     return router
 
 
 class _ClosingConnections:
     """While the server is stopping, has clients open no further request on the connection they hold."""
 
-    def __init__(self, app: ASGIApp, health: Health) -> None:
-        self._app, self._health = app, health
+    def __init__(self, app: ASGIApp, health: Health, answers: Gate) -> None:
+        self._app, self._health, self._answers = app, health, answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_closing(message: Message) -> None:
-            if message["type"] == "http.response.start" and self._health.is_stopping:
-                message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
+            if message["type"] == "http.response.start":
+                await self._answers.passed()
+                if self._health.is_stopping:
+                    message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
             await send(message)
 
         await self._app(scope, receive, send_closing)

@@ -9,7 +9,7 @@ from typing import Any
 
 from anyio.to_thread import run_sync
 from pydantic import ValidationError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
@@ -154,6 +154,13 @@ async def _form(request: Request, data: bytes, top_k: int | None, max_images: in
         form = await parser.parse()
     except MultiPartException as error:
         raise InvalidInput(f"the multipart body: {error.message}") from None
+    try:
+        return await _of_form(form, top_k)
+    finally:
+        await form.close()
+
+
+async def _of_form(form: FormData, top_k: int | None) -> Body:
     images = []
     for name, value in form.multi_items():
         if name == "top_k" and isinstance(value, str):
@@ -165,7 +172,6 @@ async def _form(request: Request, data: bytes, top_k: int | None, max_images: in
             raise InvalidInput(
                 f"the {kind} field {quoted(name)} is not known; allowed are files {IMAGE_FIELD!r} and text 'top_k'"
             )
-    await form.close()
     if not images:
         raise InvalidInput(f"the multipart body has no file field {IMAGE_FIELD!r}")
     return Body(images=images, top_k=top_k)

@@ -9,9 +9,11 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp
 
+from service.gate import Gate
+
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75  # longer than the usual 60 s of load balancers, which else meet closed connections
-_LAST_WORDS_S = 0.2
+_HOLD_S = 0.2  # for connections on their way to arrive, and requests in progress to finish
 _LATER_S = 2.0  # the core cuts requests off at the limit, with an answer; uvicorn would without
 
 
@@ -33,7 +35,7 @@ def _bind(host: str, port: int) -> socket.socket:
 class HttpListener(uvicorn.Server):
     """One HTTP port, taken when this is made (or OSError is raised)."""
 
-    def __init__(self, app: ASGIApp, host: str, port: int, *, drain_timeout_s: float) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int, answers: Gate, *, drain_timeout_s: float) -> None:
         config = uvicorn.Config(
             app,
             http="httptools",
@@ -48,6 +50,7 @@ class HttpListener(uvicorn.Server):
             timeout_graceful_shutdown=math.ceil(drain_timeout_s + _LATER_S),
         )
         super().__init__(config)
+        self._answers = answers
         self._listening = _bind(host, port)
 
     @property
@@ -64,9 +67,11 @@ class HttpListener(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting, and hear out the connections that the kernel had accepted just before."""
-        self._listening.listen(0)
-        await anyio.sleep(_LAST_WORDS_S)
+        """Stop accepting while answers are held back: a connection that the kernel has taken would be reset."""
+        with self._answers.closed():
+            await anyio.sleep(_HOLD_S)
+            for server in self.servers:
+                server.close()
         await super().shutdown(sockets)
 
     @contextmanager

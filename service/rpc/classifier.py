@@ -4,6 +4,7 @@ import grpc
 
 from service.deadline import Deadline
 from service.errors import ServiceError, TooLarge
+from service.gate import Gate
 from service.inference import Classification, ClassifyRequest, Inference
 from service.journal import Journal
 from service.rpc.errors import refuse
@@ -19,6 +20,7 @@ class Classifier(classifier_pb2_grpc.ClassifierServicer):
     def __init__(self, inference: Inference, journal: Journal, *, max_bytes: int, longest_s: float) -> None:
         self._inference, self._journal = inference, journal
         self._max_bytes, self._longest_s = max_bytes, longest_s
+        self.answers = Gate()
 
     async def Classify(  # noqa: N802 - the name in the contract
         self, call: wire.ClassifyRequest, context: "grpc.aio.ServicerContext[object, object]"
@@ -36,6 +38,7 @@ class Classifier(classifier_pb2_grpc.ClassifierServicer):
                     deadline=Deadline.after(context.time_remaining(), self._longest_s),
                 )
                 answer = await self._inference.classify(request, entry)
+                await self.answers.passed()
                 return _answer(answer, entry.id, entry.seconds)
         except ServiceError as error:
             await refuse(context, error, entry.id)

@@ -1,5 +1,6 @@
 """Listens for gRPC: the classifier, health and reflection on one port."""
 
+import anyio
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -10,6 +11,8 @@ from service.rpc.classifier import Classifier
 from service.rpc.health import HealthService
 from service.stubs.cardinal.v1 import classifier_pb2, classifier_pb2_grpc
 
+_HOLD_S = 0.2  # for calls on their way to arrive, and calls in progress to finish
+_TELL_S = 0.05
 _ENVELOPE_BYTES = 65536  # what a message may hold beside its images
 
 
@@ -23,6 +26,7 @@ class RpcServer:
             ("grpc.max_receive_message_length", max_bytes + _ENVELOPE_BYTES),
             ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a share of the calls
         ]
+        self._classifier = classifier
         self._server = grpc.aio.server(options=options)
         names = [
             service.full_name
@@ -40,5 +44,13 @@ class RpcServer:
         await self._server.start()
 
     async def stop(self, limit_s: float) -> None:
-        """Take no more calls; give those in progress so long."""
-        await self._server.stop(limit_s)
+        """Take no more calls; give those in progress so long.
+
+        gRPC cancels calls that reach it while it begins to stop: answers are held back until every connection has
+        been told to go away.
+        """
+        async with anyio.create_task_group() as tasks:
+            with self._classifier.answers.closed():
+                await anyio.sleep(_HOLD_S)
+                tasks.start_soon(self._server.stop, limit_s)
+                await anyio.sleep(_TELL_S)

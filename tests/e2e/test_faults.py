@@ -1,0 +1,80 @@
+"""What happens to clients when an engine process dies under load."""
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+
+import httpx
+import psutil
+import pytest
+from load import OverRest, pressed
+
+from pictures import encoded, photo
+from serving import DEMO, RunningServer, eventually
+
+pytestmark = pytest.mark.e2e
+
+IMAGE = encoded(photo(64, 64))
+
+
+def engine_pid(server: RunningServer, model: str) -> int:
+    return int(server.events("engine_loaded", 1, model=model)[-1]["pid"])
+
+
+def test_a_killed_engine_fails_its_batch_only_and_is_back_within_seconds(
+    start: Callable[..., RunningServer],
+) -> None:
+    server = start(DEMO, "--lame-duck-s", "0")
+    clients = [OverRest(server.rest, "sknet50", IMAGE, keep_alive=True) for _ in range(8)]
+    with pressed(clients) as load:
+        for life in range(1, 4):
+            eventually(lambda wanted=50 * life: len(load.since(0)) > wanted, "the clients are served")
+            os.kill(engine_pid(server, "sknet50"), signal.SIGKILL)
+            killed = time.monotonic()
+            server.events("engine_loaded", life + 1, model="sknet50")
+            assert time.monotonic() - killed < 10
+        back = time.monotonic()
+        eventually(lambda: len(load.since(back)) > 100, "the clients are served again")
+
+    codes = Counter(outcome.code for outcome in load.outcomes)
+    assert codes.keys() <= {"OK", "ENGINE_FAULT"}
+    assert codes["ENGINE_FAULT"] <= 3 * 8  # a batch holds at most one request of each client
+    for outcome in load.outcomes:
+        if outcome.code == "ENGINE_FAULT":
+            assert "signal 9, SIGKILL" in outcome.says
+    assert {outcome.code for outcome in load.since(back)} == {"OK"}
+    assert max(outcome.ended - outcome.began for outcome in load.outcomes) < 10
+    restarts = httpx.get(f"{server.control}/metrics").text
+    assert 'cardinal_engine_restarts_total{model="sknet50",version="1"} 3.0' in restarts
+
+
+def test_a_hung_engine_is_killed_and_replaced(start: Callable[..., RunningServer]) -> None:
+    server = start(DEMO, "--engine-timeout-s", "1")
+    with closing(OverRest(server.rest, "sknet50", IMAGE, keep_alive=True)) as classify:
+        assert classify() == ("OK", "")
+        os.kill(engine_pid(server, "sknet50"), signal.SIGSTOP)
+        code, says = classify()
+        assert code == "ENGINE_FAULT"
+        assert "no answer for 1 s" in says
+        assert classify() == ("OK", "")
+
+
+def test_an_engine_dies_with_a_server_that_is_killed(start: Callable[..., RunningServer]) -> None:
+    server = start()
+    engines = psutil.Process(server.process.pid).children()
+    assert len(engines) == 3
+    server.stop(signal.SIGKILL)
+    eventually(lambda: not any(engine.is_running() for engine in engines), "no engine is left")
+
+
+def test_readiness_follows_the_engine(start: Callable[..., RunningServer]) -> None:
+    server = start()
+    url = f"{server.rest}/v2/models/sknet50/ready"
+    assert httpx.get(url).status_code == 200
+    os.kill(engine_pid(server, "sknet50"), signal.SIGKILL)
+    server.event("not_ready")
+    server.events("engine_loaded", 2, model="sknet50")
+    eventually(lambda: httpx.get(url).status_code == 200, "the model is ready again")
