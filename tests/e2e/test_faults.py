@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from load import OverRest, pressed
 
 from pictures import encoded, photo
+from service.client import CardinalError, Client
 from serving import DEMO, RunningServer, eventually
 
 pytestmark = pytest.mark.e2e
@@ -78,3 +80,55 @@ def test_readiness_follows_the_engine(start: Callable[..., RunningServer]) -> No
     server.event("not_ready")
     server.events("engine_loaded", 2, model="sknet50")
     eventually(lambda: httpx.get(url).status_code == 200, "the model is ready again")
+
+
+def in_progress(server: RunningServer, door: str) -> float:
+    metrics = httpx.get(f"{server.control}/metrics").text
+    line = f'cardinal_requests_in_progress{{door="{door}"}} '
+    return float(metrics.partition(line)[2].partition("\n")[0] or 0)
+
+
+def test_a_caller_that_leaves_is_let_go_by_both_doors(start: Callable[..., RunningServer]) -> None:
+    server = start(DEMO, "--engine-timeout-s", "600")
+    os.kill(engine_pid(server, "sknet50"), signal.SIGSTOP)
+
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.rest}/v1/models/sknet50/classify", content=IMAGE, timeout=0.5)
+    with Client(server.grpc, timeout_s=0.5) as client, pytest.raises(CardinalError) as caught:
+        client.classify(IMAGE, model="sknet50")
+    assert caught.value.code == "DEADLINE_EXCEEDED"
+
+    for door in ("rest", "grpc"):
+        eventually(lambda door=door: in_progress(server, door) == 0, f"{door} has let its caller go")
+    server.event("request", door="rest", code="CANCELLED")
+    os.kill(engine_pid(server, "sknet50"), signal.SIGCONT)
+    assert httpx.post(f"{server.rest}/v1/models/sknet50/classify", content=IMAGE).status_code == 200
+
+
+def test_a_body_that_comes_too_slowly_is_given_up(start: Callable[..., RunningServer]) -> None:
+    server = start(DEMO, "--request-timeout-s", "1")
+    host, _, port = server.rest.removeprefix("http://").rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as slow:
+        slow.sendall(
+            b"POST /v1/models/sknet50/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc"
+        )
+        answer = b""
+        while b"}" not in answer:
+            answer += slow.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 504")
+    assert b"the time ran out while its body was read" in answer
+
+
+def test_more_requests_than_allowed_are_refused_at_once(start: Callable[..., RunningServer]) -> None:
+    server = start(DEMO, "--max-requests", "2", "--engine-timeout-s", "600", "--drain-timeout-s", "0")
+    os.kill(engine_pid(server, "sknet50"), signal.SIGSTOP)
+    clients = [OverRest(server.rest, "sknet50", IMAGE, keep_alive=True) for _ in range(2)]
+    with pressed(clients) as load:
+        eventually(lambda: in_progress(server, "rest") == 2, "both are in progress")
+        refused = httpx.post(f"{server.rest}/v1/models/resnext101/classify", content=IMAGE)
+        assert refused.status_code == 429
+        assert refused.headers["retry-after"] == "1"
+        assert refused.json()["code"] == "OVERLOADED"
+        load.ended.set()
+        os.kill(engine_pid(server, "sknet50"), signal.SIGCONT)
+    assert httpx.post(f"{server.rest}/v1/models/resnext101/classify", content=IMAGE).status_code == 200
