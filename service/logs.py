@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import textwrap
 from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -10,7 +11,8 @@ from typing import Any, Literal
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))}
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160), 0x2028, 0x2029)}
+_CONTROL_OF_TRACE = {code: text for code, text in _CONTROL.items() if code != ord("\n")}
 
 
 def set_up(style: Literal["auto", "text", "json"], level: str) -> None:
@@ -58,9 +60,14 @@ class TextLines(logging.Formatter):
         """Render the record as `time level event key=value ...`."""
         time = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S")
         words = [time, f"{record.levelname.lower():7}", record.getMessage()]
+        if identity := request_id.get():
+            words.append(f"request_id={identity}")
         words += [f"{key}={value}" for key, value in _fields_of(record).items() if value != ""]
         line = " ".join(words).translate(_CONTROL)
-        return line + "\n" + self.formatException(record.exc_info) if record.exc_info else line
+        if not record.exc_info:
+            return line
+        trace = self.formatException(record.exc_info).translate(_CONTROL_OF_TRACE)
+        return line + "\n" + textwrap.indent(trace, "  ", lambda _: True)
 
 
 def _fields_of(record: logging.LogRecord) -> Mapping[str, Any]:

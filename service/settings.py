@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 PREFIX = "CARDINAL_"
 MIB = 1024 * 1024
@@ -102,19 +102,29 @@ class Settings(BaseModel):
         "info", description="Least severe log lines to write."
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_filled(cls, value: object) -> object:
+        if value == "" or isinstance(value, bool):
+            raise ValueError("a value is needed, and no setting is true or false")
+        return value
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
+        faults = []
         if self.max_batch_rows > self.max_queued_rows:
-            raise ValueError(
+            faults.append(
                 f"max_batch_rows is {self.max_batch_rows}; "
                 f"at most max_queued_rows ({self.max_queued_rows}) is allowed"
             )
         chosen = [port for port in (self.rest_port, self.grpc_port, self.control_port) if port]
         if len(set(chosen)) < len(chosen):
-            raise ValueError(
+            faults.append(
                 f"rest_port, grpc_port and control_port are {self.rest_port}, {self.grpc_port}, "
                 f"{self.control_port}; they must differ"
             )
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
     @property
@@ -129,7 +139,7 @@ class Settings(BaseModel):
             return None
         if self.required_models == "none":
             return frozenset()
-        return frozenset(name.strip() for name in self.required_models.split(","))
+        return frozenset(name.strip() for name in self.required_models.split(",") if name.strip())
 
 
 def flag_of(name: str) -> str:
@@ -188,7 +198,7 @@ def _read_file(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        return tomllib.loads(file.read_text())
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SettingsError(f"{file}: cannot be read as TOML: {error}") from error
 

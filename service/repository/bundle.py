@@ -96,6 +96,10 @@ def _read(directory: Path, name: str) -> bytes:
 def _inside(directory: Path, name: str) -> Path:
     """Refuse a link that leads out of the bundle."""
     path = directory / name
-    if not path.resolve().is_relative_to(directory.resolve()):
-        raise BundleError(f"{name}: leads out of the bundle, to {path.resolve()}")
+    try:
+        target = path.resolve()
+    except RuntimeError as error:  # what Python 3.11 and 3.12 make of links in a circle
+        raise BundleError(f"{name}: is a link in a circle") from error
+    if not target.is_relative_to(directory.resolve()):
+        raise BundleError(f"{name}: leads out of the bundle, to {target}")
     return path

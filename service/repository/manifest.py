@@ -113,7 +113,7 @@ class DeclaredPreprocessing(Preprocessing):
 class Manifest(_Strict):
     """All that model.json says."""
 
-    format: Literal[1]
+    format: Annotated[int, Field(ge=1, le=1)]
     network: Network
     input_size: Side
     preprocessing: DeclaredPreprocessing
@@ -150,6 +150,10 @@ class Manifest(_Strict):
             raise ManifestError(
                 f"preprocessing.crop is {spec.crop}; input_size, {self.input_size}, is needed, "
                 f"and at most preprocessing.size, {spec.size}"
+            )
+        if spec.interpolation != "bilinear" and not spec.antialias:
+            raise ManifestError(
+                f"preprocessing.antialias is false; with interpolation {spec.interpolation} only true is allowed"
             )
         for index, sample in enumerate(self.golden.samples):
             if len(sample.scores) != self.classes:
