@@ -54,6 +54,7 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[models,dev]'
 	@touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-tools: tests/install-tools | $(VENV)/bin/python
+$(VENV)/.installed-tools: tests/install-tools tests/packaging/install-tools | $(VENV)/bin/python
 	tests/install-tools
+	tests/packaging/install-tools
 	@touch $@

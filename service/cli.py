@@ -1,29 +1,31 @@
 """The command `cardinal`: parse and print, nothing more."""
 
 import argparse
-import functools
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import anyio
-
 from service import __version__, settings
-from service.client import CardinalError, Client
-from service.logs import set_up
-from service.server import CannotStart, Server
 from service.settings import Settings, SettingsError
 
 _USAGE_ERROR = 2
 
 
+class CommandError(Exception):
+    """The command cannot do what it was asked; the message says why."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    # As process 1 of a container nothing else would end it before the server has its own handlers. What takes long
+    # to import is therefore imported where it is used.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
-    except (SettingsError, CannotStart, CardinalError) as error:
+    except (SettingsError, CommandError) as error:
         print(f"cardinal: {error}", file=sys.stderr)
         return _USAGE_ERROR
     except KeyboardInterrupt:
@@ -65,32 +67,32 @@ def _serve(options: argparse.Namespace) -> int:
     file = options.config or os.environ.get("CARDINAL_CONFIG")
     flags = {name: value for name, value in vars(options).items() if name in Settings.model_fields}
     chosen = settings.load(flags, os.environ, Path(file) if file else None)
-    set_up(chosen.log_format, chosen.log_level)
     for warning in settings.misspelt(os.environ):
         print(f"cardinal: {warning}", file=sys.stderr)
-    work = _check if options.check else _run
-    return anyio.run(functools.partial(work, chosen), backend_options={"use_uvloop": True})
+    from service.logs import set_up
+    from service.server import CannotStart, run_server
 
-
-async def _run(chosen: Settings) -> int:
-    await Server(chosen).run()
-    return 0
-
-
-async def _check(chosen: Settings) -> int:
-    reasons = await Server(chosen).check()
+    set_up(chosen.log_format, chosen.log_level)
+    try:
+        reasons = run_server(chosen, is_check=options.check)
+    except CannotStart as error:
+        raise CommandError(str(error)) from error
     for reason in reasons:
         print(f"cardinal: {reason}", file=sys.stderr)
     return 1 if reasons else 0
 
 
 def _classify(options: argparse.Namespace) -> int:
+    from service.client import CardinalError, Client
+
     try:
         bodies = [path.read_bytes() for path in options.images]
+        with Client(options.address) as client:
+            answer = client.classify(*bodies, model=options.model, top_k=options.top_k)
     except OSError as error:
-        raise CardinalError(f"{error.filename}: {error.strerror}") from error
-    with Client(options.address) as client:
-        answer = client.classify(*bodies, model=options.model, top_k=options.top_k)
+        raise CommandError(f"{error.filename}: {error.strerror}") from error
+    except CardinalError as error:
+        raise CommandError(str(error)) from error
     for path, classes in zip(options.images, answer.results, strict=True):
         print(path)
         for scored in classes:

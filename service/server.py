@@ -33,6 +33,23 @@ class CannotStart(Exception):
     """The server cannot start; the message says why."""
 
 
+def run_server(settings: Settings, *, is_check: bool = False) -> list[str]:
+    """Serve until a signal ends it, or only check; return why the server would not be ready.
+
+    Raises:
+        CannotStart: a port is taken, or the repository cannot be read.
+    """
+
+    async def work() -> list[str]:
+        server = Server(settings)
+        if is_check:
+            return await server.check()
+        await server.run()
+        return []
+
+    return anyio.run(work, backend_options={"use_uvloop": True})
+
+
 class Server:
     """A whole server. Made inside the event loop; `run` serves until a signal ends it."""
 

@@ -1,0 +1,24 @@
+"""Nothing that we use reports to anybody."""
+
+import subprocess
+import sys
+
+from serving import DEMO, ROOT
+
+PROGRAM = """
+import sys
+sys.path.insert(0, "service/engines/child")
+from engine_openvino import Engine
+Engine({"artifact": sys.argv[1], "threads": 1})
+from openvino.tools.ovc import telemetry_utils
+print(telemetry_utils.tm.__name__)
+"""
+
+
+def test_openvino_sends_no_telemetry() -> None:
+    """Its own stub stands in for the package that would send."""
+    graph = str(DEMO / "sknet50" / "1" / "model.onnx")
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM, graph], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
