@@ -104,6 +104,7 @@ class BatchQueue:
         self._running: list[_Ticket] = []
         self._work = anyio.Event()
         self._is_closed = False
+        self._waiting_for_engine = anyio.CancelScope()
         self._row_s = 0.0  # device time per row, a moving mean
 
     @property
@@ -145,11 +146,13 @@ class BatchQueue:
             if ticket in self._tickets:
                 self._tickets.remove(ticket)
                 self._show()
+            self._stop_waiting_for_nobody()
 
     def close(self) -> None:
         """Refuse new work; run() answers what is queued and returns."""
         self._is_closed = True
         self._work.set()
+        self._stop_waiting_for_nobody()
 
     def cut_off(self) -> None:
         """Answer everybody with an error at once; batches that run are not waited for by anyone."""
@@ -164,7 +167,8 @@ class BatchQueue:
                 await self._work.wait()
                 self._work = anyio.Event()
                 while self._tickets:
-                    await self._engine.ready()
+                    with anyio.CancelScope() as self._waiting_for_engine:
+                        await self._engine.ready()
                     await self._run_batch()
         finally:  # however the loop ends, nobody is left waiting on it
             self.cut_off()
@@ -193,6 +197,12 @@ class BatchQueue:
     def _drop_gone(self) -> None:
         """Forget callers that have left but whose tasks have not run since."""
         self._tickets = deque(ticket for ticket in self._tickets if not ticket.outcome.done())
+        self._show()
+
+    def _stop_waiting_for_nobody(self) -> None:
+        """End the wait for an engine when all have left and nobody can come: it might never be ready."""
+        if self._is_closed and not self._tickets:
+            self._waiting_for_engine.cancel()
 
     def _take(self, rows: int) -> list[tuple[_Ticket, Rows]]:
         parts = []
@@ -218,6 +228,7 @@ class BatchQueue:
             ticket.fail(EngineFault(sentence))
             if ticket in self._tickets:  # the rest of a split request is worth nothing now
                 self._tickets.remove(ticket)
+        self._show()
 
     def _account(self, rows: int, gear: int, engine_s: float) -> None:
         self._metrics.batch_rows.labels(*self._labels).observe(rows)

@@ -18,6 +18,7 @@ _log = logging.getLogger("cardinal.engine")
 FAILED_STARTS_BEFORE_TROUBLE = 3
 _SHORTEST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
+_DOUBLINGS = 10  # more would overflow in the end
 _LAST_LINES_S = 0.5
 
 
@@ -53,7 +54,7 @@ class Engine:
         fault = await self._live(task_status)
         failed_starts = 0
         while True:
-            pause_s = min(_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S * 2**failed_starts)
+            pause_s = min(_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S * 2 ** min(failed_starts, _DOUBLINGS))
             _log.warning("engine_restart", extra=self._fields(fault=fault, pause_s=pause_s))
             await anyio.sleep(pause_s)
             self._metrics.engine_restarts.labels(*self._labels).inc()
@@ -65,6 +66,7 @@ class Engine:
                 failed_starts += 1
             if failed_starts >= FAILED_STARTS_BEFORE_TROUBLE:
                 self.trouble = f"its engine did not start {failed_starts} times in a row: {fault}"
+                self._bell.ring()
 
     async def run(self, batch: Sequence[Rows], gear: int) -> BatchAnswer:
         """Run one batch; a process that was gone before it began is replaced first.
@@ -77,11 +79,10 @@ class Engine:
             try:
                 return await process.run(batch, gear)
             except NotBegun:
-                self._lose(process)
-            except EngineFault:
-                if process.is_killed:
+                continue
+            finally:
+                if process.is_lost:
                     self._lose(process)
-                raise
 
     async def _live(self, task_status: TaskStatus[None]) -> str:
         """Live one life of a process; return how it ended, or raise EngineFault if it never loaded."""

@@ -7,12 +7,10 @@ import json
 import logging
 import mmap
 import os
-import signal
 import socket
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
@@ -21,6 +19,7 @@ import anyio
 import numpy as np
 
 from service.engines.child import wire
+from service.engines.program import Program
 from service.errors import EngineFault
 from service.logs import fields
 from service.tensors import Logits, Rows
@@ -28,8 +27,7 @@ from service.tensors import Logits, Rows
 _log = logging.getLogger("cardinal.engine")
 
 _CHILD = Path(__file__).parent / "child"
-_LONGEST_LINE = 4096
-_LONGEST_READ = 65536
+_TIME_TO_EXIT_S = 0.5
 _TIME_TO_END_S = 5.0
 
 
@@ -68,12 +66,10 @@ class EngineProcess:
     After a fault that leaves its state unknown it has been killed, and `ended()` returns.
     """
 
-    def __init__(
-        self, order: EngineOrder, process: subprocess.Popen[bytes], talk: socket.socket, memory: mmap.mmap
-    ) -> None:
+    def __init__(self, order: EngineOrder, program: Program, talk: socket.socket, memory: mmap.mmap) -> None:
         self.about = ""
-        self.is_killed = False
-        self._order, self._process, self._talk = order, process, talk
+        self.is_lost = False  # its state is unknown: it must not be given another batch
+        self._order, self._program, self._talk = order, program, talk
         side, rows, classes = order.side, order.max_rows, order.classes
         images = np.frombuffer(memory, np.uint8, rows * side * side * 3)
         self._images = images.reshape(rows, side, side, 3)
@@ -83,35 +79,28 @@ class EngineProcess:
     @classmethod
     def start(cls, order: EngineOrder) -> Self:
         """Start a process; it has loaded nothing yet."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        memory_fd = os.memfd_create("cardinal-batch")
-        try:
-            os.ftruncate(memory_fd, _output_offset(order) + order.max_rows * order.classes * 4)
-            memory = mmap.mmap(memory_fd, 0)
-            ours.setblocking(False)
-            words = [order.python, str(_CHILD), str(theirs.fileno()), str(memory_fd), str(os.getpid())]
-            # Not in a thread: the child dies with the thread that made it. Not by the event loop: uvloop forks, while
-            # this makes no copy of the server's memory and troubles none of gRPC's fork handlers.
-            process = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=(theirs.fileno(), memory_fd),
-                start_new_session=True,
-            )
-        except OSError as error:
-            ours.close()
-            raise EngineFault(f"the engine process could not be started: {error}") from error
-        finally:
-            theirs.close()
-            os.close(memory_fd)
-        return cls(order, process, ours, memory)
+        with ExitStack() as ours, ExitStack() as theirs:
+            try:
+                talk, their_talk = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                ours.callback(talk.close)
+                theirs.callback(their_talk.close)
+                memory_fd = os.memfd_create("cardinal-batch")
+                theirs.callback(os.close, memory_fd)
+                os.ftruncate(memory_fd, _output_offset(order) + order.max_rows * order.classes * 4)
+                memory = mmap.mmap(memory_fd, 0)
+                talk.setblocking(False)
+                descriptors = (their_talk.fileno(), memory_fd)
+                words = [order.python, str(_CHILD), *map(str, descriptors), str(os.getpid())]
+                program = Program(words, descriptors)
+            except OSError as error:
+                raise EngineFault(f"the engine process could not be started: {error}") from error
+            ours.pop_all()
+        return cls(order, program, talk, memory)
 
     @property
     def pid(self) -> int:
         """The process id."""
-        return self._process.pid
+        return self._program.pid
 
     async def load(self) -> None:
         """Shake hands and have the model loaded.
@@ -147,51 +136,30 @@ class EngineProcess:
 
     async def ended(self) -> str:
         """Wait until the process is gone; tell how it went."""
-        while (code := self._process.poll()) is None:
-            pid_fd = os.pidfd_open(self.pid)
-            try:
-                await anyio.wait_readable(pid_fd)
-            finally:
-                os.close(pid_fd)
-        return f"signal {-code}, {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return await self._program.ended()
 
     async def end(self) -> None:
-        """Have the process end itself, by force if it does not."""
+        """Have the process end itself, by force if it does not. A batch that runs fails."""
         with anyio.CancelScope(shield=True):
-            self._talk.close()
+            self.is_lost = True
+            with suppress(OSError):  # not connected any more
+                self._talk.shutdown(socket.SHUT_RDWR)
             with anyio.move_on_after(_TIME_TO_END_S):
                 await self.ended()
-            self.kill()
-            await self.ended()
+            await self._program.close()
+            anyio.notify_closing(self._talk)
+            self._talk.close()
 
     def kill(self) -> None:
         """End the process at once."""
-        self.is_killed = True
-        self._process.kill()
+        self.is_lost = True
+        self._program.kill()
 
     async def log_output(self) -> None:
         """Pass what the process prints on to the log, line by line, until it ends."""
-        assert self._process.stdout is not None  # noqa: S101 - start() asked for a pipe
-        with self._process.stdout as pipe:
-            rest = b""
-            while True:
-                await anyio.wait_readable(pipe)
-                chunk = os.read(pipe.fileno(), _LONGEST_READ)
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    self._log_line(line)
-                if not chunk or len(rest) > _LONGEST_LINE:
-                    self._log_line(rest)
-                    rest = b""
-                if not chunk:
-                    return
-
-    def _log_line(self, line: bytes) -> None:
-        text = line[:_LONGEST_LINE].decode("utf-8", "replace").rstrip()
-        if not text:
-            return
-        who = fields(model=self._order.model, version=self._order.version, pid=self.pid, line=text)
-        _log.info("engine_output", extra=who)
+        who = {"model": self._order.model, "version": self._order.version, "pid": self.pid}
+        async for line in self._program.lines():
+            _log.info("engine_output", extra=fields(**who, line=line))
 
     def _write(self, batch: Sequence[Rows], gear: int) -> int:
         rows = 0
@@ -225,10 +193,13 @@ class EngineProcess:
             self.kill()
             sentence = f"the engine process was killed: no answer for {timeout_s:g} s while it {doing}"
             raise EngineFault(sentence) from None
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError, anyio.ClosedResourceError) as error:
+            self.is_lost = True
+            with anyio.move_on_after(_TIME_TO_EXIT_S):  # it may be on its way out: then that is the news
+                await self.ended()
             self.kill()
             raise EngineFault(f"the engine process ended ({await self.ended()}) while it {doing}") from error
-        except (wire.ProtocolError, ValueError, KeyError, TypeError) as error:
+        except (wire.ProtocolError, ValueError, KeyError, TypeError, RecursionError) as error:
             self.kill()
             raise EngineFault(
                 f"the engine process was killed: it answered {error} while it {doing}"

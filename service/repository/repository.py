@@ -148,6 +148,7 @@ class Repository:
             slot.failure = "an unforeseen error while it was served; the log has it"
         finally:
             slot.served = None
+            slot.failure = slot.failure or "it has been stopped"
             self._bell.ring()
 
     async def _load_and_serve(self, slot: Slot) -> None:
@@ -157,7 +158,6 @@ class Repository:
                 served = ServedModel(bundle, self._options, self._metrics, self._bell)
                 await tasks.start(served.serve)
             self._say_ready(slot, served)
-        slot.failure = "it has been stopped"
 
     def _say_ready(self, slot: Slot, served: ServedModel) -> None:
         slot.served = served
@@ -195,7 +195,12 @@ def _is_model(directory: Path) -> bool:
 
 def _newest(directory: Path) -> Slot:
     name = directory.name
-    versions = [int(entry.name) for entry in directory.iterdir() if _VERSION.fullmatch(entry.name)]
+    try:
+        folders = [entry.name for entry in directory.iterdir() if entry.is_dir()]
+    except OSError as error:
+        reason = f"{directory}: {error.strerror}"
+        return Slot(model=name, version="", directory=directory, failure=reason)
+    versions = [int(name) for name in folders if _VERSION.fullmatch(name)]
     if not versions:
         reason = f"{directory}: holds no version, a directory named by a positive integer"
         return Slot(model=name, version="", directory=directory, failure=reason)

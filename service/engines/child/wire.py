@@ -41,7 +41,7 @@ class ProtocolError(Exception):
 
 def pack(packet: Packet) -> bytes:
     """Lay a packet out as bytes; a text that is too long is cut."""
-    text = packet.text.encode()[:LONGEST_TEXT]
+    text = packet.text.encode("utf-8", "replace")[:LONGEST_TEXT]
     return _HEAD.pack(packet.kind, packet.rows, packet.nanoseconds, len(text)) + text
 
 
