@@ -109,11 +109,15 @@ class Server:
         _log.info(
             "listening",
             extra=fields(
-                rest=f"http://{host}:{self._rest.port}",
+                rest=self._page,
                 grpc=f"{host}:{self._rpc.port}",
                 control=f"http://{host}:{self._control.port}",
             ),
         )
+
+    @property
+    def _page(self) -> str:
+        return f"http://{_bracketed(self._settings.host)}:{self._rest.port}"
 
     async def _wait_for_the_end(self, signals: AsyncIterator[signal.Signals], life: TaskGroup) -> None:
         """Return when no more requests are to be taken."""
@@ -147,7 +151,7 @@ class Server:
             if self._health.is_ready != was_ready:
                 was_ready = not was_ready
                 if was_ready:
-                    _log.info("ready", extra=fields(models=len(self._repository.slots)))
+                    _log.info("ready", extra=fields(models=len(self._repository.slots), page=self._page))
                 else:
                     _log.warning("not_ready", extra=fields(reasons=self._health.reasons()))
             await self._bell.wait()

@@ -166,7 +166,10 @@ class Repository:
         untrained = str(manifest.provenance.untrained).lower()
         info = self._metrics.model_info
         info.labels(slot.model, slot.version, manifest.network.name, about, untrained).set(1)
-        _log.info("model_ready", extra=fields(model=slot.model, version=slot.version, engine=about))
+        _log.info(
+            "model_ready",
+            extra=fields(model=slot.model, version=slot.version, engine=about, untrained=untrained),
+        )
 
 
 def _say_failed(slot: Slot) -> None:
