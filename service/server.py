@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 from starlette.types import ASGIApp
 
 from service.bell import Bell
-from service.decoding import Decoder
+from service.decoding import Decoder, give_large_pictures_back
 from service.gate import Gate
 from service.health import Health
 from service.inference import Inference
@@ -47,6 +47,7 @@ def run_server(settings: Settings, *, is_check: bool = False) -> list[str]:
         await server.run()
         return []
 
+    give_large_pictures_back()
     return anyio.run(work, backend_options={"use_uvloop": True})
 
 

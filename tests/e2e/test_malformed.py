@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import psutil
 import pytest
+from PIL import Image
 
 from pictures import encoded, photo
 from serving import RunningServer
@@ -70,3 +71,15 @@ def test_a_thousand_damaged_pictures_are_all_answered_in_steady_memory(
     assert slowest < 10, "no single picture may keep a thread"
     assert grown < 16 * MIB, f"grown by {grown / MIB:.1f} MiB"
     assert not [line for line in server.log if line["event"] in ("unforeseen_error", "engine_restart")]
+
+
+def test_the_memory_of_large_pictures_is_given_back(start: Callable[..., RunningServer]) -> None:
+    server = start()
+    large = encoded(photo(200, 200).resize((6000, 6000), Image.Resampling.NEAREST).convert("RGBA"), "PNG")
+    with httpx.Client(base_url=server.rest, timeout=60) as client:
+        assert client.post("/v1/models/sknet50/classify", content=encoded(photo())).status_code == 200
+        before = memory(server)
+        for _ in range(4):
+            assert client.post("/v1/models/sknet50/classify", content=large).status_code == 200
+        grown = memory(server) - before
+    assert grown < 64 * MIB, f"grown by {grown / MIB:.1f} MiB; one decoded picture takes 137"
