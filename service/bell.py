@@ -14,6 +14,10 @@ class Bell:
         self._event.set()
         self._event = anyio.Event()
 
+    def next(self) -> anyio.Event:
+        """Give the next ring: fetched before a state is looked at, it misses no change of it."""
+        return self._event
+
     async def wait(self) -> None:
         """Wait for the next ring."""
         await self._event.wait()

@@ -31,6 +31,9 @@ class Decoder:
 
     def __init__(self, *, threads: int, max_pixels: int) -> None:
         self._limiter = anyio.CapacityLimiter(threads)
+        self._share = max(
+            1, threads // 2
+        )  # of one request, so that many pictures in it do not keep out the others
         self._max_pixels = max_pixels
 
     async def rows(self, images: Sequence[bytes], spec: Preprocessing) -> Rows:
@@ -41,10 +44,12 @@ class Decoder:
         """
         rows: dict[int, Rows] = {}
         faults: dict[int, InvalidInput] = {}
+        share = anyio.CapacityLimiter(self._share)
 
         async def decode_one(place: int) -> None:
             try:
-                rows[place] = await run_sync(self._decode, images[place], spec, limiter=self._limiter)
+                async with share:
+                    rows[place] = await run_sync(self._decode, images[place], spec, limiter=self._limiter)
             except InvalidInput as error:  # kept until the group is closed, which would wrap it
                 faults[place] = error
                 tasks.cancel_scope.cancel()

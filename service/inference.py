@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from service.answers import ScoredClass, best_classes, scores_of
 from service.deadline import Deadline
 from service.decoding import Decoder
-from service.errors import InvalidInput
+from service.errors import InvalidInput, quoted
 from service.journal import Entry
 from service.metrics import Metrics
 from service.repository import Repository, ServedModel
@@ -55,10 +55,14 @@ class Inference:
     """Answers requests with the models of a repository."""
 
     def __init__(
-        self, repository: Repository, decoder: Decoder, metrics: Metrics, *, max_images: int
+        self, repository: Repository, decoder: Decoder, metrics: Metrics, *, max_images: int, longest_s: float
     ) -> None:
         self._repository, self._decoder, self._metrics = repository, decoder, metrics
-        self._max_images = max_images
+        self._max_images, self._longest_s = max_images, longest_s
+
+    def deadline(self, asked_s: float | None) -> Deadline:
+        """Start the clock of a request that has just arrived, with the time that its caller allows."""
+        return Deadline.after(asked_s, self._longest_s)
 
     async def classify(self, request: ClassifyRequest, entry: Entry) -> Classification:
         """Classify all images of a request, or raise the ServiceError that tells why not."""
@@ -98,5 +102,5 @@ class Inference:
                 f"the request has {len(request.images)} images; allowed are 1 to {self._max_images}"
             )
         if request.top_k is not None and request.top_k < 1:
-            raise InvalidInput(f"top_k is {request.top_k}; allowed are integers from 1")
+            raise InvalidInput(f"top_k is {quoted(request.top_k)}; allowed are integers from 1")
         return self._repository.find(request.model, request.version)

@@ -11,7 +11,9 @@ import uuid
 from types import TracebackType
 from typing import Literal, Self
 
-from service.errors import ClientGone, InternalError, Overloaded, ServiceError
+import anyio
+
+from service.errors import ClientGone, InternalError, Overloaded, ServiceError, Stopping
 from service.logs import fields, request_id
 from service.metrics import Metrics
 
@@ -28,10 +30,16 @@ class Journal:
         self.metrics = metrics
         self.max_requests = max_requests
         self.in_progress: dict[Door, int] = {"rest": 0, "grpc": 0}
+        self.scopes: set[anyio.CancelScope] = set()
 
     def entry(self, door: Door, proposed_id: str | None) -> "Entry":
         """Make the entry of a request that has just arrived."""
         return Entry(self, door, choose_id(proposed_id))
+
+    def cut_off(self) -> None:
+        """End every request in progress with Stopping, whatever it waits for."""
+        for scope in self.scopes:
+            scope.cancel()
 
 
 def choose_id(proposed: str | None) -> str:
@@ -52,6 +60,7 @@ class Entry:
         self.version = ""
         self.images = 0
         self._journal, self._door = journal, door
+        self._scope = anyio.CancelScope()
         self._started = time.monotonic()
         request_id.set(id)  # each request runs in a task, and so in a context, of its own
 
@@ -67,12 +76,20 @@ class Entry:
             self._write(error.code, error)
             raise error
         self._count(+1)
+        self._journal.scopes.add(self._scope)
+        self._scope.__enter__()
         return self
 
     def __exit__(
-        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        is_cut_off = self._scope.__exit__(kind, error, trace)
+        self._journal.scopes.discard(self._scope)
         self._count(-1)
+        if is_cut_off:
+            stopping = Stopping("the server stopped before the answer was there")
+            self._write(stopping.code, stopping)
+            raise stopping
         match error:
             case None:
                 self._write("OK", None)

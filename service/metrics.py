@@ -14,8 +14,6 @@ _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 
 # 1 to the largest gear that Ascend tools are used with.
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
-STAGES = ("decode", "queue", "engine", "encode")
-
 
 class Metrics:
     """All metrics as attributes; made once, by the server."""

@@ -22,7 +22,7 @@ from service.journal import Journal
 from service.logs import fields
 from service.metrics import Metrics
 from service.repository import Repository, RepositoryError, ServingOptions
-from service.rest import BodyLimits, HttpListener, RestDoor, build_app, build_control_app
+from service.rest import BodyLimits, HttpListener, RestDoor, Uploads, build_app, build_control_app
 from service.rpc import Classifier, RpcServer
 from service.settings import Settings
 
@@ -66,11 +66,17 @@ class Server:
             raise CannotStart(str(error)) from error
         self._health = Health(self._repository, settings.required_names, self._bell)
         decoder = Decoder(threads=settings.threads_to_decode, max_pixels=settings.max_image_pixels)
-        inference = Inference(self._repository, decoder, self._metrics, max_images=settings.max_images)
-        journal = Journal(self._metrics, max_requests=settings.max_requests)
-        self._rest = self._rest_listener(inference, journal)
+        inference = Inference(
+            self._repository,
+            decoder,
+            self._metrics,
+            max_images=settings.max_images,
+            longest_s=settings.request_timeout_s,
+        )
+        self._journal = Journal(self._metrics, max_requests=settings.max_requests)
+        self._rest = self._rest_listener(inference)
         self._control = self._control_listener()
-        self._rpc = self._rpc_server(inference, journal)
+        self._rpc = self._rpc_server(inference)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then stop in order.
@@ -78,7 +84,7 @@ class Server:
         Each block below outlives what is inside it: leaving one waits until all its tasks are through.
         """
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with anyio.create_task_group() as life:
+            async with anyio.create_task_group() as life, self._rpc:
                 async with anyio.create_task_group() as models:
                     await models.start(self._repository.run)
                     async with anyio.create_task_group() as control:
@@ -91,6 +97,7 @@ class Server:
                         self._repository.close()
                         self._control.stop()
                 life.cancel_scope.cancel()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one more would only spoil the exit code
         _log.info("stopped")
 
     async def check(self) -> list[str]:
@@ -132,12 +139,13 @@ class Server:
     def _close(self, doors: TaskGroup, life: TaskGroup) -> None:
         self._health.end()
         self._rest.stop()
-        doors.start_soon(self._rpc.stop, self._settings.drain_timeout_s)
+        doors.start_soon(self._rpc.close, self._settings.drain_timeout_s)
         life.start_soon(self._cut_off)
 
     async def _cut_off(self) -> None:
         """Answer what is left with an error when the time to drain is over."""
         await anyio.sleep(self._settings.drain_timeout_s)
+        self._journal.cut_off()
         self._repository.cut_off()
 
     async def _force_at_next(self, signals: AsyncIterator[signal.Signals], life: TaskGroup) -> None:
@@ -157,14 +165,14 @@ class Server:
                     _log.warning("not_ready", extra=fields(reasons=self._health.reasons()))
             await self._bell.wait()
 
-    def _rest_listener(self, inference: Inference, journal: Journal) -> HttpListener:
+    def _rest_listener(self, inference: Inference) -> HttpListener:
         settings = self._settings
         limits = BodyLimits(
             max_bytes=settings.max_body_bytes,
             max_images=settings.max_images,
-            longest_s=settings.request_timeout_s,
+            max_upload_bytes=settings.max_upload_bytes,
         )
-        door = RestDoor(inference, self._repository, self._health, journal, limits)
+        door = RestDoor(inference, self._repository, self._health, self._journal, Uploads(limits))
         answers = Gate()
         return self._listener(
             build_app(door, self._health, answers), answers, "rest_port", settings.rest_port
@@ -181,11 +189,9 @@ class Server:
         except OSError as error:
             raise CannotStart(f"{name} is {port}: cannot listen on {host}: {error.strerror}") from error
 
-    def _rpc_server(self, inference: Inference, journal: Journal) -> RpcServer:
+    def _rpc_server(self, inference: Inference) -> RpcServer:
         settings = self._settings
-        classifier = Classifier(
-            inference, journal, max_bytes=settings.max_body_bytes, longest_s=settings.request_timeout_s
-        )
+        classifier = Classifier(inference, self._journal, max_bytes=settings.max_body_bytes)
         address = f"{_bracketed(settings.host)}:{settings.grpc_port}"
         try:
             return RpcServer(

@@ -71,6 +71,12 @@ class Settings(BaseModel):
         le=1024 * MIB,
         description="Largest request body; a larger one is refused with 413.",
     )
+    max_upload_bytes: int = Field(
+        256 * MIB,
+        ge=1024,
+        le=64 * 1024 * MIB,
+        description="REST bodies held at once, in bytes; what would be more is refused with 429.",
+    )
     max_image_pixels: int = Field(
         50_000_000,
         ge=1,
@@ -116,6 +122,11 @@ class Settings(BaseModel):
             faults.append(
                 f"max_batch_rows is {self.max_batch_rows}; "
                 f"at most max_queued_rows ({self.max_queued_rows}) is allowed"
+            )
+        if self.max_body_bytes > self.max_upload_bytes:
+            faults.append(
+                f"max_body_bytes is {self.max_body_bytes}; "
+                f"at most max_upload_bytes ({self.max_upload_bytes}) is allowed"
             )
         chosen = [port for port in (self.rest_port, self.grpc_port, self.control_port) if port]
         if len(set(chosen)) < len(chosen):

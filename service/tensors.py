@@ -5,9 +5,6 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-INPUT_NAME = "images"
-OUTPUT_NAME = "logits"
-
 Rows: TypeAlias = npt.NDArray[np.uint8]  # (n, height, width, 3), RGB
 Logits: TypeAlias = npt.NDArray[np.float32]  # (n, classes)
 Scores: TypeAlias = npt.NDArray[np.float64]  # (n, classes), each row sums to 1

@@ -5,6 +5,6 @@ process.py   one life of one process
 """
 
 from service.engines.engine import Engine
-from service.engines.process import BatchAnswer, EngineOrder
+from service.engines.process import BatchAnswer, EngineOrder, EngineProcess, Refused
 
-__all__ = ["BatchAnswer", "Engine", "EngineOrder"]
+__all__ = ["BatchAnswer", "Engine", "EngineOrder", "EngineProcess", "Refused"]

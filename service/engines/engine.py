@@ -1,13 +1,14 @@
 """One engine for as long as its model is served: a loaded process, and another one after a fault."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
 import anyio
 from anyio.abc import TaskStatus
 
 from service.bell import Bell
-from service.engines.process import BatchAnswer, EngineOrder, EngineProcess, NotBegun
+from service.engines.process import BatchAnswer, EngineOrder, EngineProcess, NotBegun, Refused
 from service.errors import EngineFault
 from service.logs import fields
 from service.metrics import Metrics
@@ -22,17 +23,20 @@ _DOUBLINGS = 10  # more would overflow in the end
 _LAST_LINES_S = 0.5
 
 
+Proof: TypeAlias = Callable[[EngineProcess], Awaitable[None]]
+
+
 class Engine:
-    """Runs batches in a process that `serve` keeps alive.
+    """Runs batches in a process that `serve` keeps alive. Each process is proven before it gets any.
 
     While a process is being started again, `is_ready` is false and `ready()` waits. `trouble` is the reason once
     several starts in a row have failed; further ones are still tried. The bell rings whenever this changes.
     """
 
-    def __init__(self, order: EngineOrder, metrics: Metrics, bell: Bell) -> None:
+    def __init__(self, order: EngineOrder, metrics: Metrics, bell: Bell, prove: Proof) -> None:
         self.about = ""
         self.trouble: str | None = None
-        self._order, self._metrics, self._bell = order, metrics, bell
+        self._order, self._metrics, self._bell, self._prove = order, metrics, bell, prove
         self._process: EngineProcess | None = None
         self._labels = (order.model, order.version)
 
@@ -46,27 +50,29 @@ class Engine:
         await self._ready_process()
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Keep a loaded process until cancelled; started once the first one is loaded.
+        """Keep a proven process until cancelled; started once the first one is there.
 
         Raises:
-            EngineFault: the first process could not load the model.
+            EngineFault: the first process refused, or several ended before they were ready.
         """
-        fault = await self._live(task_status)
-        failed_starts = 0
+        failed_starts, has_lived = 0, False
         while True:
+            try:
+                fault = await self._live(task_status)
+                task_status, has_lived, failed_starts = anyio.TASK_STATUS_IGNORED, True, 0
+            except EngineFault as error:
+                fault = str(error)
+                failed_starts += 1
+                is_hopeless = isinstance(error, Refused) or failed_starts == FAILED_STARTS_BEFORE_TROUBLE
+                if is_hopeless and not has_lived:
+                    raise
+            if failed_starts >= FAILED_STARTS_BEFORE_TROUBLE:
+                self.trouble = f"its engine did not start {failed_starts} times in a row: {fault}"
+                self._bell.ring()
             pause_s = min(_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S * 2 ** min(failed_starts, _DOUBLINGS))
             _log.warning("engine_restart", extra=self._fields(fault=fault, pause_s=pause_s))
             await anyio.sleep(pause_s)
             self._metrics.engine_restarts.labels(*self._labels).inc()
-            try:
-                fault = await self._live(anyio.TASK_STATUS_IGNORED)
-                failed_starts = 0
-            except EngineFault as error:
-                fault = str(error)
-                failed_starts += 1
-            if failed_starts >= FAILED_STARTS_BEFORE_TROUBLE:
-                self.trouble = f"its engine did not start {failed_starts} times in a row: {fault}"
-                self._bell.ring()
 
     async def run(self, batch: Sequence[Rows], gear: int) -> BatchAnswer:
         """Run one batch; a process that was gone before it began is replaced first.
@@ -93,11 +99,14 @@ class Engine:
             group.start_soon(process.log_output)
             try:
                 await process.load()
+                await self._prove(process)
                 self._gain(process)
                 task_status.started()
                 how = await process.ended()
             except EngineFault as error:  # kept until the group is closed, which would wrap it
                 fault = error
+            except NotBegun:
+                fault = EngineFault("the engine process ended before it was proven")
             finally:
                 self._lose(process)
                 await process.end()

@@ -31,6 +31,10 @@ _TIME_TO_EXIT_S = 0.5
 _TIME_TO_END_S = 5.0
 
 
+class Refused(EngineFault):
+    """The process is well, but will not do what it was asked; another one would not either."""
+
+
 class NotBegun(Exception):
     """The process was gone before it took the batch: another one can run it."""
 
@@ -176,7 +180,7 @@ class EngineProcess:
             raise EOFError
         packet = wire.unpack(data)
         if packet.kind == wire.FAIL:
-            raise EngineFault(f"the engine refused: {packet.text}")
+            raise Refused(f"the engine refused: {packet.text}")
         if packet.kind != kind:
             raise wire.ProtocolError(f"a packet of kind {packet.kind}, not {kind}")
         return packet

@@ -53,7 +53,7 @@ def load_bundle(directory: Path) -> Bundle:
     except ManifestError as error:
         raise BundleError(f"{FILE_NAME}: {error}") from error
     for file in manifest.files:
-        _check_digest(directory, file)
+        check_digest(directory, file)
     return Bundle(
         model=directory.parent.name,
         version=int(directory.name),
@@ -64,7 +64,8 @@ def load_bundle(directory: Path) -> Bundle:
     )
 
 
-def _check_digest(directory: Path, file: BundleFile) -> None:
+def check_digest(directory: Path, file: BundleFile) -> None:
+    """Raise BundleError unless the file is, byte for byte, the one that its bundle names."""
     try:
         with _inside(directory, file.file).open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -11,11 +11,11 @@ from anyio.to_thread import run_sync
 from service.answers import scores_of
 from service.batching import BatchQueue, QueuePolicy
 from service.bell import Bell
-from service.engines import Engine, EngineOrder
+from service.engines import Engine, EngineOrder, EngineProcess, Refused
 from service.images import decode
 from service.logs import fields
 from service.metrics import Metrics
-from service.repository.bundle import Bundle, BundleError
+from service.repository.bundle import Bundle, BundleError, check_digest
 from service.repository.manifest import FILE_NAME
 
 _log = logging.getLogger("cardinal.repository")
@@ -40,7 +40,7 @@ class ServedModel:
     def __init__(self, bundle: Bundle, options: ServingOptions, metrics: Metrics, bell: Bell) -> None:
         self.bundle = bundle
         self._options = options
-        artifact = bundle.artifact_for(options.engine)
+        artifact = self._artifact = bundle.artifact_for(options.engine)
         side = bundle.manifest.input_size
         order = EngineOrder(
             model=self.name,
@@ -54,7 +54,7 @@ class ServedModel:
             load_timeout_s=options.load_timeout_s,
             run_timeout_s=options.engine_timeout_s,
         )
-        self.engine = Engine(order, metrics, bell)
+        self.engine = Engine(order, metrics, bell, self._prove)
         policy = QueuePolicy(
             row_shape=(side, side, 3),
             gears=artifact.gears,
@@ -75,47 +75,50 @@ class ServedModel:
         return str(self.bundle.version)
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Load, verify, then serve the queue until it is closed and what it had accepted is answered.
+        """Load and prove, then serve the queue until it is closed and what it had accepted is answered.
 
         Raises (inside an exception group):
-            EngineFault: the engine could not load the model.
-            BundleError: its answers to the golden samples are off.
+            EngineFault: the engine could not load the model, or its answers to the golden samples are off.
         """
         async with anyio.create_task_group() as tasks:
             await tasks.start(self.engine.serve)
-            await self._verify()
             task_status.started()
             await self.queue.run()
             tasks.cancel_scope.cancel()
 
-    async def _verify(self) -> None:
-        """Compare the engine's answers with the golden samples: a model that is off is not served."""
+    async def _prove(self, process: EngineProcess) -> None:
+        """Refuse a process that runs another file than the bundle names, or answers the golden samples wrongly.
+
+        Each one is asked, after every restart too: the disk may have changed since the last one was.
+        """
         who = {"model": self.name, "version": self.version}
         if self._options.engine == "simulated":
-            _log.warning(
-                "golden_samples_skipped",
-                extra=fields(**who, reason="a simulated engine answers seeded scores"),
-            )
+            reason = "a simulated engine answers seeded scores"
+            _log.warning("golden_samples_skipped", extra=fields(**who, reason=reason))
             return
+        try:
+            await run_sync(check_digest, self.bundle.directory, self._artifact)
+        except BundleError as error:
+            raise Refused(str(error)) from error
         worst = 0.0
         for index in range(len(self.bundle.golden_pictures)):
-            worst = max(worst, await self._deviation(index))
+            worst = max(worst, await self._deviation(process, index))
         _log.info("golden_samples_agree", extra=fields(**who, largest_deviation=float(f"{worst:.2g}")))
 
-    async def _deviation(self, index: int) -> float:
+    async def _deviation(self, process: EngineProcess, index: int) -> float:
         """Tell how far the scores of one golden sample are off, as a share of its best score."""
         manifest, picture = self.bundle.manifest, self.bundle.golden_pictures[index]
         spec, max_pixels = manifest.preprocessing, self._options.max_image_pixels
         row = await run_sync(lambda: decode(picture, spec, max_pixels=max_pixels))
-        answer = await self.engine.run([row[np.newaxis]], self._smallest_gear)
+        answer = await process.run([row[np.newaxis]], self._smallest_gear)
         scores = scores_of(answer.logits, manifest.temperature)[0]
         expected = np.array(manifest.golden.samples[index].scores)
         off = np.abs(scores - expected)
         off[np.isnan(off)] = np.inf
         worst, allowed = int(off.argmax()), manifest.golden.tolerance * expected.max()
         if off[worst] > allowed:
-            raise BundleError(
+            raise Refused(
                 f"{FILE_NAME}: golden.samples[{index}].scores[{worst}] is {expected[worst]:.7g}, but "
-                f"{self.engine.about} answers {scores[worst]:.7g}: off by {off[worst]:.3g}, allowed is {allowed:.3g}"
+                f"{process.about} answers {scores[worst]:.7g}: off by {off[worst]:.3g}, allowed is {allowed:.3g}"
             )
         return float(off[worst] / expected.max())

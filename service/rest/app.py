@@ -1,5 +1,6 @@
 """The endpoints of the REST door: each translates a request, calls the core, and translates the answer."""
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -7,14 +8,12 @@ from typing import Any, TypeVar
 
 import anyio
 from fastapi import APIRouter, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import __version__
-from service.deadline import Deadline
 from service.errors import ClientGone, InvalidInput, MethodNotAllowed, RouteNotFound, ServiceError, quoted
 from service.gate import Gate
 from service.health import Health
@@ -22,7 +21,7 @@ from service.inference import Classification, ClassifyRequest, Inference
 from service.journal import Journal, choose_id
 from service.repository import Repository, Slot
 from service.rest import schemas
-from service.rest.bodies import BODY_DOCUMENTATION, BodyLimits, read_body
+from service.rest.bodies import BODY_DOCUMENTATION, Uploads, read_body
 from service.rest.errors import STATUS, refusal
 
 _PAGE = Path(__file__).parent / "page"
@@ -31,6 +30,7 @@ _PAGE_HEADERS = {
     "Cache-Control": "no-cache",
 }
 _MS = 1000
+_MILLISECONDS = re.compile(r"[0-9]{1,15}")
 _T = TypeVar("_T")
 
 
@@ -43,12 +43,12 @@ class RestDoor:
         repository: Repository,
         health: Health,
         journal: Journal,
-        limits: BodyLimits,
+        uploads: Uploads,
     ) -> None:
         self._inference, self._repository, self._health = inference, repository, health
-        self._journal, self._limits = journal, limits
+        self._journal, self._uploads = journal, uploads
 
-    async def classify(self, request: Request, model: str, version: str | None = None) -> Response:
+    async def classify(self, request: Request, model: str) -> Response:
         """Classify one or several pictures.
 
         The body is a picture as it is (any content type but the following), a form with files named `image`, or
@@ -56,12 +56,16 @@ class RestDoor:
         """
         entry = self._journal.entry("rest", request.headers.get("x-request-id"))
         try:
-            with entry:
-                deadline = Deadline.after(_timeout_s(request), self._limits.longest_s)
+            with entry, self._uploads.one_more() as upload:
+                deadline = self._inference.deadline(_timeout_s(request))
                 with deadline.enforced("its body was read"):
-                    body = await read_body(request, self._limits)
+                    body = await read_body(request, upload)
                 asked = ClassifyRequest(
-                    model=model, version=version, images=body.images, top_k=body.top_k, deadline=deadline
+                    model=model,
+                    version=_version(request),
+                    images=body.images,
+                    top_k=body.top_k,
+                    deadline=deadline,
                 )
                 answer = await _unless_gone(request, lambda: self._inference.classify(asked, entry))
                 return _answer(answer, entry.id, entry.seconds)
@@ -74,10 +78,10 @@ class RestDoor:
             {"models": [_describe(slot, with_labels=False) for slot in self._repository.slots]}
         )
 
-    async def describe_model(self, request: Request, model: str, version: str | None = None) -> JSONResponse:
+    async def describe_model(self, request: Request, model: str) -> JSONResponse:
         """Describe one model: its state, and all that its bundle says."""
         try:
-            return JSONResponse(_describe(self._repository.slot(model, version), with_labels=True))
+            return JSONResponse(_describe(self._repository.slot(model, _version(request)), with_labels=True))
         except ServiceError as error:
             return refusal(error, choose_id(request.headers.get("x-request-id")))
 
@@ -90,10 +94,10 @@ class RestDoor:
         is_ready = self._health.is_ready
         return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
-    async def model_ready(self, request: Request, model: str, version: str | None = None) -> JSONResponse:
+    async def model_ready(self, request: Request, model: str) -> JSONResponse:
         """Tell whether a model answers requests."""
         try:
-            slot = self._repository.slot(model, version)
+            slot = self._repository.slot(model, _version(request))
         except ServiceError as error:
             return refusal(error, choose_id(request.headers.get("x-request-id")))
         answer = {"name": slot.model, "ready": slot.is_ready, "reason": slot.reason}
@@ -111,8 +115,7 @@ def build_app(door: RestDoor, health: Health, answers: Gate) -> ASGIApp:
     app.include_router(_routes(door))
     app.include_router(_pages())
     app.add_exception_handler(HTTPException, _no_route)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    return _ClosingConnections(app, health, answers)
+    return _Connections(app, health, answers)
 
 
 def _routes(door: RestDoor) -> APIRouter:
@@ -151,12 +154,12 @@ def _pages() -> APIRouter:
         async def page(file: Path = _PAGE / name) -> FileResponse:
             return FileResponse(file, headers=_PAGE_HEADERS)
 
-        router.add_api_route(path, page, methods=["GET", "HEAD"])
+        router.add_api_route(path, page)
     return router
 
 
-class _ClosingConnections:
-    """While the server is stopping, has clients open no further request on the connection they hold."""
+class _Connections:
+    """Says of all answers what is the connection's affair: when they may go, and whether another request may follow."""
 
     def __init__(self, app: ASGIApp, health: Health, answers: Gate) -> None:
         self._app, self._health, self._answers = app, health, answers
@@ -169,6 +172,8 @@ class _ClosingConnections:
                     message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
             await send(message)
 
+        if scope["type"] == "http" and scope["method"] == "HEAD":  # whose body is left out by uvicorn
+            scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send_closing)
 
 
@@ -196,11 +201,16 @@ async def _unless_gone(request: Request, work: Callable[[], Awaitable[_T]]) -> _
     return results[0]
 
 
+def _version(request: Request) -> str | None:
+    # Not a parameter of the endpoints: without a place in the path FastAPI would document it as a query.
+    return request.path_params.get("version")
+
+
 def _timeout_s(request: Request) -> float | None:
     text = request.headers.get("x-request-timeout-ms")
     if text is None:
         return None
-    if not text.isdecimal() or int(text) == 0:
+    if not _MILLISECONDS.fullmatch(text) or int(text) == 0:
         raise InvalidInput(f"X-Request-Timeout-Ms is {quoted(text)}; allowed are integers from 1")
     return int(text) / _MS
 
@@ -248,8 +258,3 @@ async def _no_route(request: Request, error: Exception) -> JSONResponse:
     response = refusal(fault, choose_id(request.headers.get("x-request-id")))
     response.headers.update(error.headers or {})
     return response
-
-
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    """Answer a parameter that FastAPI itself refused."""
-    return refusal(InvalidInput(str(error)), choose_id(request.headers.get("x-request-id")))

@@ -2,8 +2,10 @@
 
 import base64
 import binascii
+import re
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from service.errors import ClientGone, InvalidInput, TooLarge, UnsupportedMedia, quoted
+from service.errors import ClientGone, InvalidInput, Overloaded, TooLarge, UnsupportedMedia, quoted
 from service.inference import DEFAULT_TOP_K
 from service.rest.schemas import ClassifyBody
 
@@ -48,16 +50,19 @@ BODY_DOCUMENTATION: dict[str, Any] = {
 }
 
 _QUERY = ("top_k",)
+_INTEGER = re.compile(r"-?[0-9]{1,9}")
+_MOST_VALUES = 8192  # commas and brackets; the most images that can be allowed need 2 each
 _FAULTS_SHOWN = 5
+_LONGEST_FAULT = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BodyLimits:
-    """What a request may bring, and how long it may take."""
+    """What a request may bring."""
 
     max_bytes: int
     max_images: int
-    longest_s: float
+    max_upload_bytes: int  # of all requests that are being read or answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,57 +73,108 @@ class Body:
     top_k: int | None
 
 
-async def read_body(request: Request, limits: BodyLimits) -> Body:
+class Upload:
+    """The bytes of one request's body, counted among those of all requests as long as it is held."""
+
+    def __init__(self, uploads: "Uploads") -> None:
+        self.limits = uploads.limits
+        self._uploads = uploads
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    def take(self, chunk: bytes) -> None:
+        """Keep one more chunk, or raise TooLarge or Overloaded."""
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        self._uploads.held_bytes += len(chunk)
+        if self._size > self.limits.max_bytes:
+            raise TooLarge(f"the body is more than the {self.limits.max_bytes} bytes that are allowed")
+        if self._uploads.held_bytes > self.limits.max_upload_bytes:
+            raise Overloaded(
+                f"{self.limits.max_upload_bytes} bytes of requests are held; no more are taken now"
+            )
+
+    def whole(self) -> bytes:
+        """Join the chunks."""
+        self._chunks = [b"".join(self._chunks)]
+        return self._chunks[0]
+
+    def drop(self) -> None:
+        """Count the bytes no longer."""
+        self._uploads.held_bytes -= self._size
+
+
+class Uploads:
+    """All bodies that are held at the moment."""
+
+    def __init__(self, limits: BodyLimits) -> None:
+        self.limits = limits
+        self.held_bytes = 0
+
+    @contextmanager
+    def one_more(self) -> Iterator[Upload]:
+        """Hold a body for the length of the block."""
+        upload = Upload(self)
+        try:
+            yield upload
+        finally:
+            upload.drop()
+
+
+async def read_body(request: Request, upload: Upload) -> Body:
     """Read the whole body, by its content type; whatever is no form and no JSON is one image.
 
     Raises:
         TooLarge: more bytes than are allowed, which are never held.
+        Overloaded: too many bytes of other requests are held.
         InvalidInput: anything else that cannot be understood.
     """
     top_k = _top_k_of_query(request)
-    if (coding := request.headers.get("content-encoding", "identity")) != "identity":
+    if (coding := request.headers.get("content-encoding", "identity").lower()) != "identity":
         raise UnsupportedMedia(f"content-encoding is {quoted(coding)}; only identity is allowed")
-    data = await _read(request, limits.max_bytes)
+    data = await _read(request, upload)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return await _form(request, data, top_k, limits.max_images)
+        return await _form(request, data, top_k, upload.limits.max_images)
     if kind == "application/json":
         return await run_sync(_json, data, top_k)
     return Body(images=[data], top_k=top_k)
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
+async def _read(request: Request, upload: Upload) -> bytes:
     declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > max_bytes:
-        raise TooLarge(f"the body is {declared} bytes; allowed are {max_bytes}")
-    data = bytearray()
+    if declared.isdecimal() and int(declared) > upload.limits.max_bytes:
+        raise TooLarge(f"the body is {declared} bytes; allowed are {upload.limits.max_bytes}")
     try:
         async for chunk in request.stream():
-            data += chunk
-            if len(data) > max_bytes:
-                raise TooLarge(f"the body is more than the {max_bytes} bytes that are allowed")
+            upload.take(chunk)
     except ClientDisconnect:
         raise ClientGone("the client left before its request was complete") from None
-    return bytes(data)
+    return upload.whole()
 
 
 def _top_k_of_query(request: Request) -> int | None:
     for name in request.query_params:
         if name not in _QUERY:
             raise InvalidInput(f"there is no query parameter {quoted(name)}; there is {', '.join(_QUERY)}")
-    text = request.query_params.get("top_k")
-    return None if text is None else parse_top_k(text)
+    return _top_k_of(request.query_params.getlist("top_k"))
 
 
-def parse_top_k(text: str) -> int:
-    """Read a top_k that came as text."""
-    try:
-        return int(text)
-    except ValueError:
-        raise InvalidInput(f"top_k is {quoted(text)}; allowed are integers from 1") from None
+def _top_k_of(texts: list[str]) -> int | None:
+    """Read a top_k that came as text, once or not at all."""
+    if len(texts) > 1:
+        raise InvalidInput(f"top_k is given {len(texts)} times; allowed is once")
+    if not texts:
+        return None
+    if not _INTEGER.fullmatch(texts[0]):
+        raise InvalidInput(f"top_k is {quoted(texts[0])}; allowed are integers from 1")
+    return int(texts[0])
 
 
 def _json(data: bytes, top_k: int | None) -> Body:
+    # Counted before they are parsed: millions of small values would take gigabytes. Base64 has none of these bytes.
+    if sum(map(data.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise InvalidInput(f"the JSON body has more than {_MOST_VALUES} values")
     try:
         body = ClassifyBody.model_validate_json(data)
     except ValidationError as error:
@@ -129,9 +185,13 @@ def _json(data: bytes, top_k: int | None) -> Body:
 
 def _faults(error: ValidationError) -> list[str]:
     return [
-        f"{'.'.join(str(part) for part in fault['loc']) or 'as a whole'}: {fault['msg']}"
+        f"{_cut('.'.join(str(part) for part in fault['loc'])) or 'as a whole'}: {_cut(fault['msg'])}"
         for fault in error.errors(include_url=False, include_input=False)[:_FAULTS_SHOWN]
     ]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_FAULT else text[:_LONGEST_FAULT] + "..."
 
 
 def _from_base64(text: str, place: int) -> bytes:
@@ -153,7 +213,9 @@ async def _form(request: Request, data: bytes, top_k: int | None, max_images: in
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        raise InvalidInput(f"the multipart body: {error.message}") from None
+        raise InvalidInput(f"the multipart body: {_cut(error.message)}") from None
+    except UnicodeError as error:  # of a charset that no text is in
+        raise InvalidInput(f"the multipart body: {_cut(str(error))}") from None
     try:
         return await _of_form(form, top_k)
     finally:
@@ -164,8 +226,8 @@ async def _of_form(form: FormData, top_k: int | None) -> Body:
     images = []
     for name, value in form.multi_items():
         if name == "top_k" and isinstance(value, str):
-            top_k = parse_top_k(value)
-        elif name == IMAGE_FIELD and isinstance(value, UploadFile):
+            continue
+        if name == IMAGE_FIELD and isinstance(value, UploadFile):
             images.append(await value.read())
         else:
             kind = "file" if isinstance(value, UploadFile) else "text"
@@ -174,4 +236,5 @@ async def _of_form(form: FormData, top_k: int | None) -> Body:
             )
     if not images:
         raise InvalidInput(f"the multipart body has no file field {IMAGE_FIELD!r}")
-    return Body(images=images, top_k=top_k)
+    asked = _top_k_of([str(value) for value in form.getlist("top_k")])
+    return Body(images=images, top_k=top_k if asked is None else asked)

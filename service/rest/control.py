@@ -21,7 +21,10 @@ def build_control_app(health: Health, registry: CollectorRegistry) -> Starlette:
         return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
     async def metrics(request: Request) -> Response:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        except TypeError:  # prometheus_client cannot read every version that a header may name
+            encode, content_type = choose_encoder("")
         return Response(encode(registry), headers={"Content-Type": content_type})
 
     return Starlette(routes=[Route("/live", live), Route("/ready", ready), Route("/metrics", metrics)])

@@ -38,7 +38,7 @@ class HttpListener(uvicorn.Server):
     def __init__(self, app: ASGIApp, host: str, port: int, answers: Gate, *, drain_timeout_s: float) -> None:
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http="h11",  # bounds what comes before a body, and hands on the body of an upgrade that is not taken
             ws="none",
             lifespan="off",
             interface="asgi3",

@@ -37,11 +37,12 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # gen
         del context
         told = None
         while not self._health.is_over:
+            change = self._health.bell.next()
             status = self._status(request.service)
             if status != told:
                 told = status
                 yield _Status(status=status)
-            await self._health.bell.wait()
+            await change.wait()
 
     def _status(self, service: str) -> int:
         if service in self._server_names:

@@ -1,5 +1,8 @@
 """Listens for gRPC: the classifier, health and reflection on one port."""
 
+from types import TracebackType
+from typing import Self
+
 import anyio
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -9,7 +12,7 @@ from service.health import Health
 from service.repository import Repository
 from service.rpc.classifier import Classifier
 from service.rpc.health import HealthService
-from service.stubs.cardinal.v1 import classifier_pb2, classifier_pb2_grpc
+from service.stubs.cardinal.v1 import classifier_pb2
 
 _HOLD_S = 0.2  # for calls on their way to arrive, and calls in progress to finish
 _TELL_S = 0.05
@@ -17,7 +20,7 @@ _ENVELOPE_BYTES = 65536  # what a message may hold beside its images
 
 
 class RpcServer:
-    """The gRPC port. Bound when made; serves between start() and stop()."""
+    """The gRPC port. Taken when made; serves between start() and close(), or at the latest the end of its block."""
 
     def __init__(
         self, classifier: Classifier, health: Health, repository: Repository, *, address: str, max_bytes: int
@@ -33,7 +36,7 @@ class RpcServer:
             for file in (classifier_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
             for service in file.services_by_name.values()
         ]
-        classifier_pb2_grpc.add_ClassifierServicer_to_server(classifier, self._server)
+        self._server.add_generic_rpc_handlers((classifier.handlers(),))
         health_service = HealthService(health, repository, frozenset({"", names[0]}))
         health_pb2_grpc.add_HealthServicer_to_server(health_service, self._server)
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
@@ -43,7 +46,16 @@ class RpcServer:
         """Take calls."""
         await self._server.start()
 
-    async def stop(self, limit_s: float) -> None:
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._server.stop(0)
+
+    async def close(self, limit_s: float) -> None:
         """Take no more calls; give those in progress so long.
 
         gRPC cancels calls that reach it while it begins to stop: answers are held back until every connection has

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,9 +10,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import httpx
 import psutil
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from load import OverGrpc, OverRest, pressed
 
 from pictures import encoded, photo
@@ -78,6 +81,36 @@ def test_requests_beyond_the_drain_limit_are_cut_off_with_an_answer(
         assert server.process.wait(30) == 0
 
 
+def test_an_upload_that_does_not_end_is_cut_off_with_an_answer(start: Callable[..., RunningServer]) -> None:
+    server = start(DEMO, "--lame-duck-s", "0", "--drain-timeout-s", "1")
+    host, _, port = server.rest.removeprefix("http://").rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as upload:
+        upload.sendall(
+            b"POST /v1/models/sknet50/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\nabc"
+        )
+        busy = 'cardinal_requests_in_progress{door="rest"} 1.0'
+        eventually(lambda: busy in httpx.get(f"{server.control}/metrics").text, "the upload has begun")
+        server.process.send_signal(signal.SIGTERM)
+        answer = b""
+        while b"}" not in answer:
+            answer += upload.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"STOPPING" in answer
+    assert server.process.wait(20) == 0
+    assert not [line for line in server.log if line["event"] in ("not_json", "unforeseen_error")]
+
+
+def test_whoever_watches_the_health_is_told_of_the_end(start: Callable[..., RunningServer]) -> None:
+    server = start(DEMO, "--lame-duck-s", "0")
+    with grpc.insecure_channel(server.grpc) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        server.process.send_signal(signal.SIGTERM)
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert list(watch) == []
+    assert server.process.wait(10) == 0
+
+
 def test_ctrl_c_ends_at_once_and_cleanly(start: Callable[..., RunningServer]) -> None:
     server = start(DEMO, "--lame-duck-s", "60")
     assert server.stop(signal.SIGINT) == 0
@@ -87,8 +120,12 @@ def test_a_second_signal_does_not_wait(start: Callable[..., RunningServer]) -> N
     server = start(DEMO, "--lame-duck-s", "600")
     server.process.send_signal(signal.SIGTERM)
     server.event("stopping")
-    server.stop(signal.SIGTERM)
+    server.process.send_signal(signal.SIGTERM)
     server.event("forced")
+    for _ in range(20):
+        server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(20) == 0
+    assert not [line for line in server.log if line["event"] == "not_json"]
 
 
 def test_sigterm_while_models_load_ends_the_server(start: Callable[..., RunningServer]) -> None:

@@ -1,12 +1,14 @@
 """What happens to clients when an engine process dies under load."""
 
 import os
+import shutil
 import signal
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import httpx
 import psutil
@@ -132,3 +134,33 @@ def test_more_requests_than_allowed_are_refused_at_once(start: Callable[..., Run
         load.ended.set()
         os.kill(engine_pid(server, "sknet50"), signal.SIGCONT)
     assert httpx.post(f"{server.rest}/v1/models/resnext101/classify", content=IMAGE).status_code == 200
+
+
+def test_an_engine_that_is_killed_while_it_loads_is_started_again(
+    start: Callable[..., RunningServer],
+) -> None:
+    server = start(DEMO, wait="listening")
+    process = psutil.Process(server.process.pid)
+    eventually(lambda: len(process.children()) > 0, "an engine has been started")
+    process.children()[0].kill()
+    server.event("ready")
+    server.event("engine_restart")
+
+
+def test_a_graph_that_changed_on_disk_is_not_served_after_a_restart(
+    start: Callable[..., RunningServer], tmp_path: Path
+) -> None:
+    shutil.copytree(DEMO / "sknet50", tmp_path / "sknet50")
+    server = start(tmp_path)
+    shutil.copy(DEMO / "resnext101" / "1" / "model.onnx", tmp_path / "sknet50" / "1" / "model.onnx")
+    os.kill(engine_pid(server, "sknet50"), signal.SIGKILL)
+    restarts = server.events("engine_restart", 4)  # the fall, and three failed starts
+    assert "model.onnx: its sha256 is" in restarts[-1]["fault"]
+    eventually(
+        lambda: httpx.post(f"{server.rest}/v1/models/sknet50/classify", content=IMAGE).status_code == 503,
+        "the model is not ready",
+    )
+    assert "model.onnx: its sha256 is" in httpx.get(f"{server.rest}/v1/models/sknet50").json()["reason"]
+    shutil.copy(DEMO / "sknet50" / "1" / "model.onnx", tmp_path / "sknet50" / "1" / "model.onnx")
+    url = f"{server.rest}/v2/models/sknet50/ready"
+    eventually(lambda: httpx.get(url).status_code == 200, "the mended model is served again")

@@ -1,7 +1,9 @@
 """A running server as a stranger meets it: curl, the command line, standard probes and tools."""
 
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -108,3 +110,28 @@ def test_a_body_over_the_limit_is_refused_and_the_connection_lives(http: httpx.C
     chunked = http.post("/v1/models/sknet50/classify", content=(bytes(1024 * 1024) for _ in range(17)))
     assert chunked.status_code == 413
     assert http.get("/v2/health/live").status_code == 200
+
+
+def test_a_client_that_offers_http2_is_served(server: RunningServer, tmp_path: Path) -> None:
+    picture = tmp_path / "photo.jpg"
+    picture.write_bytes(encoded(photo()))
+    url = f"{server.rest}/v1/models/sknet50/classify"
+    curl = ["curl", "--silent", "--fail", "--http2", "--data-binary", f"@{picture}", url]
+    assert b'"results"' in subprocess.run(curl, capture_output=True, check=True).stdout
+
+
+def test_headers_without_end_are_given_up(server: RunningServer) -> None:
+    host, _, port = server.rest.removeprefix("http://").rpartition(":")
+    sent = 0
+    with socket.create_connection((host, int(port)), timeout=20) as flood, suppress(ConnectionError):
+        flood.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        while sent < 20_000_000:
+            flood.sendall(b"a: b\r\n" * 1000)
+            sent += 6000
+    assert sent < 20_000_000
+    assert httpx.get(f"{server.rest}/v2/health/live").status_code == 200
+
+
+def test_metrics_are_given_whatever_the_accept_header_says(server: RunningServer) -> None:
+    for accept in ("text/plain;version=a.b", "application/openmetrics-text;version=x", "*/*"):
+        assert httpx.get(f"{server.control}/metrics", headers={"accept": accept}).status_code == 200

@@ -239,7 +239,7 @@ def test_unless_told_the_settings_are_those_of_the_server(render: Render) -> Non
     chosen = settings.load({}, variables).model_dump()
     defaults = settings.load({"model_repository": "/models"}, {}).model_dump()
     differing = {name for name in chosen if chosen[name] != defaults[name]}
-    assert differing == {"host", "lame_duck_s", "log_format"}
+    assert differing == {"host", "lame_duck_s", "decode_threads", "log_format"}
     assert list(settings.misspelt(variables)) == []
 
 

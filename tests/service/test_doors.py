@@ -26,7 +26,7 @@ from service.inference import Inference
 from service.journal import Journal
 from service.metrics import Metrics
 from service.repository import Repository, ServingOptions
-from service.rest import BodyLimits, RestDoor, build_app
+from service.rest import BodyLimits, RestDoor, Uploads, build_app
 from service.rest import errors as rest_errors
 from service.rest.schemas import ClassifyAnswer, ModelDescription, ModelList, Refusal
 from service.rpc import Classifier, RpcServer
@@ -70,11 +70,11 @@ async def doors(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Doors
     repository = Repository(folder, options, metrics, bell)
     health = Health(repository, frozenset({MODEL}), bell)
     decoder = Decoder(threads=2, max_pixels=MAX_PIXELS)
-    inference = Inference(repository, decoder, metrics, max_images=MAX_IMAGES)
+    inference = Inference(repository, decoder, metrics, max_images=MAX_IMAGES, longest_s=30)
     journal = Journal(metrics, max_requests=64)
-    limits = BodyLimits(max_bytes=MAX_BYTES, max_images=MAX_IMAGES, longest_s=30)
-    app = build_app(RestDoor(inference, repository, health, journal, limits), health, Gate())
-    classifier = Classifier(inference, journal, max_bytes=MAX_BYTES, longest_s=30)
+    limits = BodyLimits(max_bytes=MAX_BYTES, max_images=MAX_IMAGES, max_upload_bytes=10 * MAX_BYTES)
+    app = build_app(RestDoor(inference, repository, health, journal, Uploads(limits)), health, Gate())
+    classifier = Classifier(inference, journal, max_bytes=MAX_BYTES)
     rpc = RpcServer(classifier, health, repository, address="127.0.0.1:0", max_bytes=MAX_BYTES)
     async with anyio.create_task_group() as tasks:
         await tasks.start(repository.run)
@@ -90,7 +90,7 @@ async def doors(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Doors
             grpc.aio.insecure_channel(address) as channel,
         ):
             yield Doors(rest, client, channel, metrics)
-        await rpc.stop(0)
+        await rpc.close(0)
         repository.close()
 
 
@@ -278,6 +278,26 @@ async def test_without_top_k_five_classes_are_given(doors: Doors) -> None:
 
 REST_ONLY = {
     "top_k that is a word": ({"params": {"top_k": "x"}}, 400, "top_k is 'x'; allowed are integers from 1"),
+    "top_k with a sign": ({"params": {"top_k": "+1"}}, 400, "top_k is '+1'"),
+    "top_k with a space": ({"params": {"top_k": " 3"}}, 400, "top_k is ' 3'"),
+    "top_k in other digits": ({"params": {"top_k": "\u0663"}}, 400, "allowed are integers from 1"),
+    "top_k with a fraction": ({"params": {"top_k": "1.5"}}, 400, "top_k is '1.5'"),
+    "top_k of ten thousand digits": ({"params": {"top_k": "9" * 10_000}}, 400, "9..."),
+    "top_k twice": ({"params": {"top_k": ["1", "2"]}}, 400, "top_k is given 2 times; allowed is once"),
+    "a version as a query": ({"params": {"version": "1"}}, 400, "no query parameter 'version'"),
+    "a timeout of many digits": (
+        {"headers": {"x-request-timeout-ms": "9" * 5000}},
+        400,
+        "allowed are integers from 1",
+    ),
+    "a form in a charset of nothing": (
+        {
+            "content": b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\ny\r\n--b--\r\n',
+            "headers": {"content-type": "multipart/form-data; boundary=b; charset=undefined"},
+        },
+        400,
+        "the multipart body",
+    ),
     "a misspelt query parameter": (
         {"params": {"topk": "3"}},
         400,
@@ -297,8 +317,14 @@ REST_ONLY = {
     ),
     "json of another shape": ({"json": {"image": "x"}}, 400, "images: Field required"),
     "json without images": ({"json": {"images": []}}, 400, "images: List should have at least 1 item"),
+    "json of a million values": (
+        {"content": b"[" + b"1," * 100_000, "headers": {"content-type": "application/json"}},
+        400,
+        "more than 8192 values",
+    ),
+    "json with a key of a megabyte": ({"json": {"k" * 500_000: 1}}, 400, "..."),
     "json nested too deeply": (
-        {"content": b"[" * 100_000, "headers": {"content-type": "application/json"}},
+        {"content": b"[" * 5_000, "headers": {"content-type": "application/json"}},
         400,
         "recursion limit",
     ),
@@ -423,3 +449,48 @@ async def test_every_endpoint_is_documented(doors: Doors) -> None:
         for method in methods:
             documented = f"{method.upper()} {endpoint.replace('/versions/{version}', '')}"
             assert f"`{documented}`" in readme, documented
+
+
+async def test_a_grpc_message_that_is_none_is_refused_as_every_bad_input_is(doors: Doors) -> None:
+    call = doors.channel.unary_unary("/cardinal.v1.Classifier/Classify")
+    for message in (b"\xff" * 1000, b"\n\x02\xff\xff"):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(message)
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert "no cardinal.v1.ClassifyRequest" in str(caught.value.details())
+        assert ("cardinal-code", "INVALID_INPUT") in list(caught.value.trailing_metadata())
+
+
+async def test_head_is_answered_wherever_get_is(doors: Doors) -> None:
+    for url in ("/", "/v1/models", "/v2/health/ready"):
+        assert (await doors.rest.head(url)).status_code == 200
+
+
+def test_uploads_beyond_what_may_be_held_are_refused() -> None:
+    limits = BodyLimits(max_bytes=100, max_images=1, max_upload_bytes=150)
+    uploads = Uploads(limits)
+    with uploads.one_more() as first, uploads.one_more() as second:
+        first.take(bytes(100))
+        with pytest.raises(errors.Overloaded, match="150 bytes of requests are held"):
+            second.take(bytes(60))
+    assert uploads.held_bytes == 0
+    with uploads.one_more() as third, pytest.raises(errors.TooLarge, match="more than the 100 bytes"):
+        third.take(bytes(101))
+
+
+async def test_a_photo_with_a_film_behind_it_is_a_photo(doors: Doors) -> None:
+    scans = b"\xff\xda" * 10_000  # as they turn up by chance in the megabytes that phones append
+    answer = await doors.client.classify(JPEG + scans, model=MODEL)
+    assert answer.results == (await doors.client.classify(JPEG, model=MODEL)).results
+
+
+async def test_the_documented_parameters_are_those_that_are_taken(doors: Doors) -> None:
+    paths = (await doors.rest.get("/openapi.json")).json()["paths"]
+    queries = {
+        parameter["name"]
+        for methods in paths.values()
+        for operation in methods.values()
+        for parameter in operation.get("parameters", [])
+        if parameter["in"] == "query"
+    }
+    assert queries == {"top_k"}

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from service.bell import Bell
-from service.engines import Engine, EngineOrder
+from service.engines import Engine, EngineOrder, EngineProcess
 from service.errors import EngineFault
 from service.metrics import Metrics
 from service.tensors import Rows
@@ -140,6 +140,10 @@ def fake(script: Callable[[str], str]) -> Callable[[str], EngineOrder]:
     return lambda text: replace(SIMULATED, python=script(FAKE + text))
 
 
+async def unproven(_: EngineProcess) -> None:
+    """Take a process as it is."""
+
+
 @dataclass
 class Serving:
     engine: Engine
@@ -149,7 +153,7 @@ class Serving:
     @classmethod
     def of(cls, order: EngineOrder) -> "Serving":
         metrics, bell = Metrics(), Bell()
-        return cls(Engine(order, metrics, bell), metrics, bell)
+        return cls(Engine(order, metrics, bell, unproven), metrics, bell)
 
     @property
     def restarts(self) -> float | None:
@@ -783,6 +787,9 @@ from service.bell import Bell
 from service.engines import Engine, EngineOrder
 from service.metrics import Metrics
 
+async def unproven(_):
+    pass
+
 class Pid(logging.Handler):
     def emit(self, record):
         print(record.fields["pid"], flush=True)
@@ -792,7 +799,7 @@ async def main():
     logging.getLogger("cardinal.engine").setLevel("INFO")
     order = EngineOrder(model="cats", version="3", engine="simulated", artifact=Path(), side=4, classes=10,
                         max_rows=4, threads=1, load_timeout_s=20, run_timeout_s=20)
-    await Engine(order, Metrics(), Bell()).serve()
+    await Engine(order, Metrics(), Bell(), unproven).serve()
 
 anyio.run(main)
 """

@@ -20,6 +20,8 @@ from service.journal import Door, Entry, Journal, choose_id
 from service.logs import request_id
 from service.metrics import Metrics
 
+pytestmark = pytest.mark.anyio
+
 SECRET = "password=hunter2 of /home/someone"
 
 
@@ -61,7 +63,7 @@ def _run(journal: Journal, error: BaseException | None = None, *, door: Door = "
             raise error
 
 
-def test_an_answered_request_is_counted_timed_and_logged_once(
+async def test_an_answered_request_is_counted_timed_and_logged_once(
     journal: Journal, log: pytest.LogCaptureFixture
 ) -> None:
     with journal.entry("grpc", "abc") as entry:
@@ -80,7 +82,7 @@ def test_an_answered_request_is_counted_timed_and_logged_once(
 @pytest.mark.parametrize(
     "error", [InvalidImage("bad"), ModelNotFound("none"), DeadlineExceeded("late"), ClientGone("gone")]
 )
-def test_a_known_error_passes_as_it_is_and_is_logged_with_its_code_and_sentence(
+async def test_a_known_error_passes_as_it_is_and_is_logged_with_its_code_and_sentence(
     journal: Journal, log: pytest.LogCaptureFixture, error: ServiceError
 ) -> None:
     with pytest.raises(ServiceError) as raised:
@@ -93,7 +95,7 @@ def test_a_known_error_passes_as_it_is_and_is_logged_with_its_code_and_sentence(
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyError, OSError, MemoryError, ZeroDivisionError])
-def test_an_unforeseen_error_becomes_an_internal_one_that_leaks_nothing_of_it(
+async def test_an_unforeseen_error_becomes_an_internal_one_that_leaks_nothing_of_it(
     journal: Journal, log: pytest.LogCaptureFixture, kind: type[Exception]
 ) -> None:
     error = kind(SECRET)
@@ -106,7 +108,7 @@ def test_an_unforeseen_error_becomes_an_internal_one_that_leaks_nothing_of_it(
     assert SECRET not in str(line)
 
 
-def test_an_unforeseen_error_is_logged_with_its_trace_once(
+async def test_an_unforeseen_error_is_logged_with_its_trace_once(
     journal: Journal, log: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(InternalError):
@@ -117,13 +119,13 @@ def test_an_unforeseen_error_is_logged_with_its_trace_once(
     assert str(record.exc_info[1]) == SECRET
 
 
-def test_an_unforeseen_group_of_errors_becomes_an_internal_one(journal: Journal) -> None:
+async def test_an_unforeseen_group_of_errors_becomes_an_internal_one(journal: Journal) -> None:
     with pytest.raises(InternalError):
         _run(journal, ExceptionGroup("several", [ValueError(SECRET)]))
     assert journal.in_progress["rest"] == 0
 
 
-def test_a_cancelled_request_is_counted_and_stays_cancelled(
+async def test_a_cancelled_request_is_counted_and_stays_cancelled(
     journal: Journal, log: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(asyncio.CancelledError):
@@ -134,13 +136,15 @@ def test_a_cancelled_request_is_counted_and_stays_cancelled(
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_the_end_of_the_process_is_no_request_error(journal: Journal, kind: type[BaseException]) -> None:
+async def test_the_end_of_the_process_is_no_request_error(
+    journal: Journal, kind: type[BaseException]
+) -> None:
     with pytest.raises(kind):
         _run(journal, kind())
     assert journal.in_progress["rest"] == 0
 
 
-def test_a_request_above_the_limit_is_refused_counted_and_logged(
+async def test_a_request_above_the_limit_is_refused_counted_and_logged(
     journal: Journal, log: pytest.LogCaptureFixture
 ) -> None:
     with journal.entry("rest", None), journal.entry("rest", None):
@@ -155,7 +159,7 @@ def test_a_request_above_the_limit_is_refused_counted_and_logged(
     }
 
 
-def test_the_place_of_a_finished_request_is_free_again(journal: Journal) -> None:
+async def test_the_place_of_a_finished_request_is_free_again(journal: Journal) -> None:
     for error in (None, InvalidImage("bad"), ValueError("bug"), asyncio.CancelledError()) * 3:
         try:
             _run(journal, error)
@@ -164,14 +168,14 @@ def test_the_place_of_a_finished_request_is_free_again(journal: Journal) -> None
     assert journal.in_progress == {"rest": 0, "grpc": 0}
 
 
-def test_each_door_has_a_limit_of_its_own(journal: Journal) -> None:
+async def test_each_door_has_a_limit_of_its_own(journal: Journal) -> None:
     with journal.entry("rest", None), journal.entry("rest", None):
         _run(journal, door="grpc")
         with pytest.raises(Overloaded):
             _run(journal, door="rest")
 
 
-def test_the_requests_in_progress_are_shown(journal: Journal) -> None:
+async def test_the_requests_in_progress_are_shown(journal: Journal) -> None:
     with journal.entry("rest", None):
         with journal.entry("rest", None), journal.entry("grpc", None):
             assert _samples(journal, "cardinal_requests_in_progress") == {("rest",): 2, ("grpc",): 1}
@@ -179,7 +183,7 @@ def test_the_requests_in_progress_are_shown(journal: Journal) -> None:
     assert journal.in_progress == {"rest": 0, "grpc": 0}
 
 
-def test_labels_stay_bounded_whatever_ids_callers_choose(journal: Journal) -> None:
+async def test_labels_stay_bounded_whatever_ids_callers_choose(journal: Journal) -> None:
     for number in range(50):
         try:
             with journal.entry("rest", f"id-{number}"):
@@ -193,7 +197,7 @@ def test_labels_stay_bounded_whatever_ids_callers_choose(journal: Journal) -> No
 @pytest.mark.parametrize(
     "proposed", ["a", "0" * 128, "trace-1.2_3:4/5+6=7", "550e8400-e29b-41d4-a716-446655440000"]
 )
-def test_a_harmless_request_id_of_the_caller_is_kept(journal: Journal, proposed: str) -> None:
+async def test_a_harmless_request_id_of_the_caller_is_kept(journal: Journal, proposed: str) -> None:
     assert choose_id(proposed) == proposed
     assert journal.entry("rest", proposed).id == proposed
 
@@ -201,13 +205,13 @@ def test_a_harmless_request_id_of_the_caller_is_kept(journal: Journal, proposed:
 @pytest.mark.parametrize(
     "proposed", [None, "", "0" * 129, "a b", "a\n", "a\r\nb", "\x1b[2J", "a\0", "кот", "a;b", '"']
 )
-def test_any_other_request_id_is_replaced_by_a_new_one(proposed: str | None) -> None:
+async def test_any_other_request_id_is_replaced_by_a_new_one(proposed: str | None) -> None:
     first, second = choose_id(proposed), choose_id(proposed)
     assert re.fullmatch("[0-9a-f]{32}", first)
     assert first != second
 
 
-def test_the_request_id_is_set_for_all_that_the_request_logs(journal: Journal) -> None:
+async def test_the_request_id_is_set_for_all_that_the_request_logs(journal: Journal) -> None:
     def request() -> tuple[Entry, str]:
         entry = journal.entry("rest", "abc")
         return entry, request_id.get()

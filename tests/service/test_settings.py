@@ -69,6 +69,7 @@ OTHER_VALUES = {
     "max_queued_rows": "9",
     "max_requests": "10",
     "max_body_bytes": "2048",
+    "max_upload_bytes": "4096",
     "max_image_pixels": "1234",
     "max_images": "5",
     "decode_threads": "6",
@@ -181,7 +182,8 @@ def test_a_file_that_is_missing_or_a_folder_is_named(tmp_path: Path) -> None:
         ("max_batch_rows", "1", "256", ["0", "1025"]),
         ("max_queued_rows", "16", "65536", ["0", "65537"]),
         ("max_requests", "1", "65536", ["0", "65537"]),
-        ("max_body_bytes", "1024", "1073741824", ["1023", "1073741825"]),
+        ("max_body_bytes", "1024", "268435456", ["1023", "1073741825"]),
+        ("max_upload_bytes", "16777216", "68719476736", ["1023", "68719476737"]),
         ("max_image_pixels", "1", "1000000000", ["0", "1000000001"]),
         ("max_images", "1", "1024", ["0", "1025"]),
         ("decode_threads", "0", "256", ["-1", "257"]),
@@ -321,3 +323,8 @@ def test_each_setting_is_explained_in_a_sentence() -> None:
 def test_a_name_is_spelt_as_flag_and_as_variable() -> None:
     assert flag_of("engine_timeout_s") == "--engine-timeout-s"
     assert variable_of("engine_timeout_s") == "CARDINAL_ENGINE_TIMEOUT_S"
+
+
+def test_a_body_may_not_be_larger_than_what_all_bodies_may_take() -> None:
+    with pytest.raises(SettingsError, match=r"max_body_bytes is 2048; at most max_upload_bytes \(1024\)"):
+        load({"model_repository": "/m", "max_body_bytes": "2048", "max_upload_bytes": "1024"}, {})

@@ -3,7 +3,7 @@
 Runs under Python 3.7 and newer, in the child under whichever interpreter the engine needs: standard library only.
 
     child             server
-    HELLO json   ->              protocol, python, pid
+    HELLO json   ->              protocol, python
                  <-  LOAD json   engine, artifact, shapes, options
     LOADED json  ->              a line about what runs the model
                  <-  RUN         `rows` rows lie in the shared memory
