@@ -1,6 +1,7 @@
 """The three networks: described as data, weighted, written as a deployment graph, published as a bundle.
 
 networks -> layers -> weights -> graph -> golden -> bundle -> publish
+checkpoints: files of MindSpore, PyTorch and safetensors <-> weights
 
 `models` and `service` never import each other: what joins them is the bundle on disk.
 """
