@@ -1,7 +1,8 @@
-"""Assemble a bundle: network, seed, labels, preprocessing -> content of each file by its path."""
+"""Assemble a bundle: network, weights, labels, preprocessing -> content of each file by its path."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from models.errors import InvalidValueError
@@ -19,7 +20,7 @@ from models.manifest import (
 )
 from models.networks import Network
 from models.preprocessing import Preprocessing
-from models.weights import random_weights
+from models.weights import Weights, random_weights
 
 Files: TypeAlias = Mapping[str, bytes]
 
@@ -30,12 +31,26 @@ TEMPERATURE = 1.0
 TOLERANCE = 1e-3
 
 
-def untrained_bundle(
-    network: Network, *, seed: int, labels: Sequence[str], preprocessing: Preprocessing
-) -> Files:
-    """Return the files of a bundle with random weights, the same bytes for the same arguments."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Weights and what the manifest says about where they come from."""
+
+    weights: Weights
+    provenance: ProvenanceSection
+
+
+def untrained_source(network: Network, seed: int) -> Source:
+    """Return random weights, the same for the same arguments."""
+    provenance = ProvenanceSection(
+        untrained=True, recipe=None, framework=None, checkpoint_sha256=None, seed=seed
+    )
+    return Source(weights=random_weights(network, seed), provenance=provenance)
+
+
+def bundle(network: Network, source: Source, *, labels: Sequence[str], preprocessing: Preprocessing) -> Files:
+    """Return the files of a bundle, the same bytes for the same arguments."""
     _check_labels(network, labels)
-    graph = deployment_graph(network, random_weights(network, seed), preprocessing)
+    graph = deployment_graph(network, source.weights, preprocessing)
     samples = golden_samples(graph, preprocessing, TEMPERATURE)
     files = {
         GRAPH_FILE: graph_bytes(graph),
@@ -57,9 +72,7 @@ def untrained_bundle(
         artifacts=(_cpu_artifact(files[GRAPH_FILE]),),
         golden=_golden(samples),
         accuracy=None,
-        provenance=ProvenanceSection(
-            untrained=True, recipe=None, framework=None, checkpoint_sha256=None, seed=seed
-        ),
+        provenance=source.provenance,
         temperature=TEMPERATURE,
     )
     return {**files, MANIFEST_FILE: manifest.text().encode()}

@@ -9,7 +9,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from models.bundle import untrained_bundle
+from models.bundle import Source, bundle, untrained_source
+from models.checkpoints import (
+    DIALECT_NAMES,
+    Dialect,
+    Wish,
+    dialect_of,
+    export_weights,
+    import_weights,
+    printable,
+    read_checkpoint,
+    recognise,
+    weights_only,
+    write_checkpoint,
+)
+from models.checkpoints.source import trained
 from models.errors import InvalidValueError
 from models.networks import NETWORKS, Network, describe
 from models.preprocessing import standard_preprocessing
@@ -33,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     try:
         arguments = _parser().parse_args(argv)
-        report = _info(arguments) if arguments.command == "info" else _publish(arguments)
+        report = _COMMANDS[arguments.command](arguments)
     except (InvalidValueError, OSError) as error:
         sys.stderr.write(f"cardinal-models: {error}\n")
         return 2
@@ -49,9 +63,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="cardinal-models", description="Describe and publish the networks of Cardinal.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="info|publish")
+    parser = _Parser(
+        prog="cardinal-models", description="Describe, convert and publish the networks of Cardinal."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(_COMMANDS))
     _add_info(commands.add_parser("info", help="print what a network holds and computes"))
+    _add_inspect(commands.add_parser("inspect", help="tell what a checkpoint file holds"))
+    _add_convert(commands.add_parser("convert", help="write a checkpoint in another format, by other names"))
     _add_publish(commands.add_parser("publish", help="write a bundle into a model repository"))
     return parser
 
@@ -65,12 +83,35 @@ def _add_info(info: argparse.ArgumentParser) -> None:
     info.add_argument("--input-size", type=int, default=224, metavar="SIDE", help="224 by default")
 
 
+def _add_inspect(inspect: argparse.ArgumentParser) -> None:
+    inspect.add_argument("file", type=Path, metavar="FILE", help=".ckpt, .pth or .safetensors")
+
+
+def _add_convert(convert: argparse.ArgumentParser) -> None:
+    convert.add_argument("source", type=Path, metavar="IN", help="checkpoint of any format and known names")
+    convert.add_argument("target", type=Path, metavar="OUT", help=".ckpt, .pth, .pt or .safetensors")
+    convert.add_argument("--network", metavar="NAME", help=f"one of {', '.join(NETWORKS)}; seen in IN")
+    convert.add_argument("--classes", type=int, metavar="N", help="seen in IN by default")
+    convert.add_argument("--width", type=float, metavar="W", help="seen in IN by default")
+    convert.add_argument(
+        "--dialect",
+        default="cardinal",
+        metavar="NAME",
+        help=f"names in OUT: {', '.join(DIALECT_NAMES)}; cardinal by default",
+    )
+
+
 def _add_publish(publish: argparse.ArgumentParser) -> None:
     publish.add_argument("--network", required=True, help=f"one of {', '.join(NETWORKS)}")
-    publish.add_argument("--untrained", action="store_true", required=True, help="with random weights")
+    weights = publish.add_mutually_exclusive_group(required=True)
+    weights.add_argument("--untrained", action="store_true", help="with random weights")
+    weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="with the weights of FILE")
     publish.add_argument("--seed", type=int, default=1, help="of the random weights, 1 by default")
     publish.add_argument(
-        "--width", type=float, default=1.0, metavar="W", help="multiplier of channels and groups"
+        "--stem-pool", choices=["ceil", "padded"], help="where the names in FILE do not tell it"
+    )
+    publish.add_argument(
+        "--width", type=float, metavar="W", help="multiplier of channels and groups; 1, or seen in FILE"
     )
     labels = publish.add_mutually_exclusive_group()
     labels.add_argument("--classes", type=int, metavar="N", help="number the classes instead of naming them")
@@ -108,14 +149,54 @@ def _figures(network: Network, input_size: int) -> tuple[str, ...]:
     )
 
 
+def _inspect(arguments: argparse.Namespace) -> str:
+    checkpoint = read_checkpoint(arguments.file)
+    weights = weights_only(checkpoint.tensors)
+    fits = recognise(weights, Wish())
+    lines = {
+        "format": checkpoint.format,
+        "dialect": " or ".join(dict.fromkeys(fit.dialect.name for fit in fits)) or "none that is known",
+        "network": f"{fits[0].network.name}, width {fits[0].network.width:g}" if fits else "unknown",
+        "tensors": f"{len(checkpoint.tensors):,}, of which {len(weights):,} weights",
+        "values": f"{sum(tensor.size for tensor in weights.values()):,}",
+        "first": ", ".join(
+            f"{printable(name)} {tensor.shape}" for name, tensor in list(checkpoint.tensors.items())[:4]
+        ),
+    }
+    return "\n".join(f"{heading:<9}{text}" for heading, text in lines.items())
+
+
+def _convert(arguments: argparse.Namespace) -> str:
+    wish = Wish(network=arguments.network, classes=arguments.classes, width=arguments.width)
+    imported = import_weights(read_checkpoint(arguments.source), wish)
+    network, dialect = imported.network, imported.dialects[0]
+    target = dialect_of(arguments.dialect, network)
+    write_checkpoint(arguments.target, export_weights(network, imported.weights, target))
+    return (
+        f"converted {arguments.source} to {arguments.target}: {network.name}, {network.classes} classes,"
+        f" width {network.width:g}, {dialect.name} names to {target.name} names,"
+        f" {imported.dropped} other tensors dropped{_pool_note(dialect, target)}"
+    )
+
+
+def _pool_note(source: Dialect, target: Dialect) -> str:
+    """Tell what the new names no longer say: how the stem pools on which these weights were trained."""
+    if source.stem_pool in (None, target.stem_pool):
+        return ""
+    if target.stem_pool is None:
+        return f"; its stem pools {source.stem_pool}: publish it with --stem-pool {source.stem_pool}"
+    return (
+        f"; its stem pools {source.stem_pool}, networks of {target.name} {target.stem_pool}: answers differ"
+    )
+
+
 def _publish(arguments: argparse.Namespace) -> str:
     labels = None if arguments.labels is None else _read_labels(arguments.labels)
-    network = describe(
-        arguments.network, classes=arguments.classes if labels is None else len(labels), width=arguments.width
-    )
-    files = untrained_bundle(
+    classes = arguments.classes if labels is None else len(labels)
+    network, source = _network_and_source(arguments, classes)
+    files = bundle(
         network,
-        seed=arguments.seed,
+        source,
         labels=labels or [f"class {index}" for index in range(network.classes)],
         preprocessing=standard_preprocessing(arguments.input_size),
     )
@@ -126,7 +207,18 @@ def _publish(arguments: argparse.Namespace) -> str:
         version=arguments.version,
     )
     size_mb = sum(map(len, files.values())) / 1e6
-    return f"published {target}: {network.name}, untrained, {network.classes} classes, {size_mb:.1f} MB"
+    origin = "untrained" if arguments.checkpoint is None else f"weights of {arguments.checkpoint}"
+    return f"published {target}: {network.name}, {origin}, {network.classes} classes, {size_mb:.1f} MB"
+
+
+def _network_and_source(arguments: argparse.Namespace, classes: int | None) -> tuple[Network, Source]:
+    if arguments.checkpoint is None:
+        width = 1.0 if arguments.width is None else arguments.width
+        network = describe(arguments.network, classes=classes, width=width)
+        return network, untrained_source(network, arguments.seed)
+    wish = Wish(network=arguments.network, classes=classes, width=arguments.width)
+    found = trained(arguments.checkpoint, wish, stem_pool=arguments.stem_pool)
+    return found.network, found.source
 
 
 def _read_labels(file: Path) -> list[str]:
@@ -134,3 +226,6 @@ def _read_labels(file: Path) -> list[str]:
         return file.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise InvalidValueError(f"labels file {file} is not UTF-8 text") from error
+
+
+_COMMANDS = {"info": _info, "inspect": _inspect, "convert": _convert, "publish": _publish}

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from models.bundle import untrained_bundle
+from models.bundle import bundle, untrained_source
 from models.errors import InvalidValueError
 from models.networks import describe
 from models.preprocessing import standard_preprocessing
@@ -12,7 +12,7 @@ PREPROCESSING = standard_preprocessing(32)
 
 
 def test_the_manifest_keeps_each_list_of_scores_on_one_line() -> None:
-    files = untrained_bundle(NETWORK, seed=1, labels=["a", "b", "c"], preprocessing=PREPROCESSING)
+    files = bundle(NETWORK, untrained_source(NETWORK, 1), labels=["a", "b", "c"], preprocessing=PREPROCESSING)
     text = files["model.json"].decode()
     scores = [line for line in text.splitlines() if '"scores": [' in line]
     samples = json.loads(text)["golden"]["samples"]
@@ -25,4 +25,4 @@ def test_the_manifest_keeps_each_list_of_scores_on_one_line() -> None:
 
 def test_labels_that_are_not_as_many_as_classes_are_refused() -> None:
     with pytest.raises(InvalidValueError, match="labels are 2; allowed are as many as classes, 3"):
-        untrained_bundle(NETWORK, seed=1, labels=["a", "b"], preprocessing=PREPROCESSING)
+        bundle(NETWORK, untrained_source(NETWORK, 1), labels=["a", "b"], preprocessing=PREPROCESSING)

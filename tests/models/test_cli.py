@@ -36,12 +36,12 @@ def test_publish_numbers_classes_that_have_no_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "the following arguments are required: info|publish"),
+        ([], "the following arguments are required: info|inspect|convert|publish"),
         (["info", "vgg"], "network is 'vgg'; allowed are se_resnext50, resnext101, sknet50"),
         (["info", "--width", "wide"], "argument --width: invalid float value: 'wide'"),
         (["info", "sknet50", "--classes", "0"], "classes is 0; allowed is at least 2"),
         (["info", "--input-size", "225"], "input size is 225; allowed are multiples of 4 from 32 up"),
-        (["publish", "--network", "sknet50", "--repository", "."], "required: --untrained"),
+        (["publish", "--network", "sknet50", "--repository", "."], "--untrained --checkpoint is required"),
         ([*PUBLISH, "--repository", ".", "--seed", "-1"], "seed is -1; allowed is at least 0"),
         ([*PUBLISH, "--repository", ".", "--model", "a/b"], "model is 'a/b'; allowed is"),
         ([*PUBLISH, "--repository", ".", "--version", "0"], "version is 0; allowed is at least 1"),
