@@ -1,8 +1,8 @@
 """The REST door: wire -> request, answer -> wire, error -> status. Nothing more."""
 
 from service.rest.app import RestDoor, build_app
-from service.rest.bodies import BodyLimits, Uploads
 from service.rest.control import build_control_app
 from service.rest.listener import HttpListener
+from service.rest.uploads import BodyLimits, Uploads
 
 __all__ = ["BodyLimits", "HttpListener", "RestDoor", "Uploads", "build_app", "build_control_app"]

@@ -21,8 +21,9 @@ from service.inference import Classification, ClassifyRequest, Inference
 from service.journal import Journal, choose_id
 from service.repository import Repository, Slot
 from service.rest import schemas
-from service.rest.bodies import BODY_DOCUMENTATION, Uploads, read_body
+from service.rest.bodies import BODY_DOCUMENTATION, read_body
 from service.rest.errors import STATUS, refusal
+from service.rest.uploads import Uploads
 
 _PAGE = Path(__file__).parent / "page"
 _PAGE_HEADERS = {

@@ -4,8 +4,7 @@ import base64
 import binascii
 import re
 import sys
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +14,10 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from service.errors import ClientGone, InvalidInput, Overloaded, TooLarge, UnsupportedMedia, quoted
+from service.errors import ClientGone, InvalidInput, TooLarge, UnsupportedMedia, quoted
 from service.inference import DEFAULT_TOP_K
 from service.rest.schemas import ClassifyBody
+from service.rest.uploads import Upload
 
 IMAGE_FIELD = "image"
 BODY_DOCUMENTATION: dict[str, Any] = {
@@ -57,68 +57,11 @@ _LONGEST_FAULT = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BodyLimits:
-    """What a request may bring."""
-
-    max_bytes: int
-    max_images: int
-    max_upload_bytes: int  # of all requests that are being read or answered
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
     """What was sent to be classified."""
 
     images: list[bytes]
     top_k: int | None
-
-
-class Upload:
-    """The bytes of one request's body, counted among those of all requests as long as it is held."""
-
-    def __init__(self, uploads: "Uploads") -> None:
-        self.limits = uploads.limits
-        self._uploads = uploads
-        self._chunks: list[bytes] = []
-        self._size = 0
-
-    def take(self, chunk: bytes) -> None:
-        """Keep one more chunk, or raise TooLarge or Overloaded."""
-        self._chunks.append(chunk)
-        self._size += len(chunk)
-        self._uploads.held_bytes += len(chunk)
-        if self._size > self.limits.max_bytes:
-            raise TooLarge(f"the body is more than the {self.limits.max_bytes} bytes that are allowed")
-        if self._uploads.held_bytes > self.limits.max_upload_bytes:
-            raise Overloaded(
-                f"{self.limits.max_upload_bytes} bytes of requests are held; no more are taken now"
-            )
-
-    def whole(self) -> bytes:
-        """Join the chunks."""
-        self._chunks = [b"".join(self._chunks)]
-        return self._chunks[0]
-
-    def drop(self) -> None:
-        """Count the bytes no longer."""
-        self._uploads.held_bytes -= self._size
-
-
-class Uploads:
-    """All bodies that are held at the moment."""
-
-    def __init__(self, limits: BodyLimits) -> None:
-        self.limits = limits
-        self.held_bytes = 0
-
-    @contextmanager
-    def one_more(self) -> Iterator[Upload]:
-        """Hold a body for the length of the block."""
-        upload = Upload(self)
-        try:
-            yield upload
-        finally:
-            upload.drop()
 
 
 async def read_body(request: Request, upload: Upload) -> Body:
