@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,12 @@ def test_a_version_that_exists_is_refused(tmp_path: Path, capsys: pytest.Capture
     assert main(words) == 0
     assert main(words) == 2
     assert "version 1 of sknet50 exists already" in capsys.readouterr().err
+
+
+def test_without_its_packages_the_command_says_how_to_get_them() -> None:
+    program = "import sys; sys.modules['onnx'] = None; from models.__main__ import main; sys.exit(main())"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(
+        "cardinal-models: onnx is not installed: pip install 'cardinal-serving[models]'"
+    )
