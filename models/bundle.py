@@ -20,7 +20,7 @@ from models.manifest import (
 )
 from models.networks import Network
 from models.preprocessing import Preprocessing
-from models.weights import Weights, random_weights
+from models.weights import Array, random_weights
 
 Files: TypeAlias = Mapping[str, bytes]
 
@@ -35,7 +35,7 @@ TOLERANCE = 1e-3
 class Source:
     """Weights and what the manifest says about where they come from."""
 
-    weights: Weights
+    weights: dict[str, Array]
     provenance: ProvenanceSection
 
 
@@ -48,7 +48,10 @@ def untrained_source(network: Network, seed: int) -> Source:
 
 
 def bundle(network: Network, source: Source, *, labels: Sequence[str], preprocessing: Preprocessing) -> Files:
-    """Return the files of a bundle, the same bytes for the same arguments."""
+    """Return the files of a bundle, the same bytes for the same arguments.
+
+    The source's weights are used up: they become the graph.
+    """
     _check_labels(network, labels)
     graph = deployment_graph(network, source.weights, preprocessing)
     samples = golden_samples(graph, preprocessing, TEMPERATURE)

@@ -3,12 +3,12 @@
 images (n, side, side, 3) uint8 RGB -> normalise -> NCHW -> blocks -> mean -> logits (n, classes) float32
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 from models.layers import (
     NORM_EPSILON,
@@ -23,22 +23,24 @@ from models.layers import (
 from models.networks import Network
 from models.preprocessing import Preprocessing
 from models.sizes import check_input_size
-from models.weights import Weights, check_weights
+from models.weights import Array, check_weights
 
 # Old enough for the converters of the devices, new enough for a softmax over one axis.
 OPSET = 13
 IR_VERSION = 7
 
 
-def deployment_graph(network: Network, weights: Weights, preprocessing: Preprocessing) -> ModelProto:
+def deployment_graph(network: Network, weights: dict[str, Array], preprocessing: Preprocessing) -> ModelProto:
     """Return the graph that serves the network on rows that this preprocessing makes.
 
     The bytes depend on nothing but the arguments. Raises InvalidValueError when weights and network differ.
+    The weights are used up: each leaves the dict as it enters the graph, so that no two copies of all exist.
     """
     check_weights(network, weights)
     check_input_size(preprocessing.crop)
     layers = topology(network)
-    writer = _Writer(weights=weights)
+    model = _empty_model(network, preprocessing.crop)
+    writer = _Writer(weights=weights, graph=model.graph)
     x = _normalised(writer, preprocessing)
     x = _stem_pool(writer, writer.relu(writer.convolution(x, layers.stem)), network)
     for block in layers.blocks:
@@ -46,7 +48,7 @@ def deployment_graph(network: Network, weights: Weights, preprocessing: Preproce
     x = writer.add("GlobalAveragePool", x, name="mean")
     x = writer.add("Flatten", x, name="features", axis=1)
     writer.head(x, layers.head)
-    return _model(network, writer, preprocessing.crop)
+    return model
 
 
 def graph_bytes(model: ModelProto) -> bytes:
@@ -56,18 +58,20 @@ def graph_bytes(model: ModelProto) -> bytes:
 
 @dataclass(slots=True, kw_only=True)
 class _Writer:
-    """Collects nodes and constants; each method returns the name of the tensor that it adds."""
+    """Adds nodes and constants to a graph; each method returns the name of the tensor that it adds.
 
-    weights: Weights
-    nodes: list[NodeProto] = field(default_factory=list)
-    constants: list[TensorProto] = field(default_factory=list)
+    The graph grows in its model, which holds the one copy of the constants: protobuf copies what it is given.
+    """
+
+    weights: dict[str, Array]
+    graph: GraphProto
 
     def add(self, operator: str, *inputs: str, name: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
+        self.graph.node.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
         return name
 
     def constant(self, name: str, array: NDArray[np.generic]) -> str:
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
     def relu(self, x: str) -> str:
@@ -76,7 +80,7 @@ class _Writer:
     def convolution(self, x: str, layer: Convolution, before: Norm | None = None) -> str:
         """Add a convolution with its norm folded in; a 1x1 one can also take in a norm right before it."""
         scale, shift = self._affine(layer.norm)
-        kernel = self.weights[f"{layer.name}.weight"].astype(np.float64) * scale[:, None, None, None]
+        kernel = self.weights.pop(f"{layer.name}.weight").astype(np.float64) * scale[:, None, None, None]
         if before:
             scale, before_shift = self._affine(before)
             shift = shift + (kernel[:, :, 0, 0] * before_shift).sum(axis=1)
@@ -102,12 +106,12 @@ class _Writer:
 
     def pointwise(self, x: str, layer: Dense) -> str:
         """Add a dense layer of a gate as a 1x1 convolution, which keeps the map's four axes."""
-        weight = self.weights[f"{layer.name}.weight"][:, :, None, None]
+        weight = self.weights.pop(f"{layer.name}.weight")[:, :, None, None]
         return self.add(
             "Conv",
             x,
             self.constant(f"{layer.name}.weight", weight),
-            self.constant(f"{layer.name}.bias", self.weights[f"{layer.name}.bias"]),
+            self.constant(f"{layer.name}.bias", self.weights.pop(f"{layer.name}.bias")),
             name=layer.name,
             kernel_shape=[1, 1],
         )
@@ -115,11 +119,11 @@ class _Writer:
     def head(self, x: str, layer: Dense) -> str:
         """Add the classifier."""
         names = [f"{layer.name}.weight", f"{layer.name}.bias"]
-        parameters = [self.constant(name, self.weights[name]) for name in names]
+        parameters = [self.constant(name, self.weights.pop(name)) for name in names]
         return self.add("Gemm", x, *parameters, name="logits", transB=1)
 
     def _affine(self, norm: Norm) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        weight, bias, mean, variance = (self.weights[name].astype(np.float64) for name in norm.shapes())
+        weight, bias, mean, variance = (self.weights.pop(name).astype(np.float64) for name in norm.shapes())
         scale = weight / np.sqrt(variance + NORM_EPSILON)
         return scale, bias - mean * scale
 
@@ -190,7 +194,7 @@ def _shares(writer: _Writer, x: str, name: str, gate: SelectiveKernelLayers) -> 
     x = writer.add("Softmax", x, name=f"{name}.shares", axis=1)
     x = writer.add("Reshape", x, together, name=f"{name}.flat")
     names = [f"{name}.share.{index}" for index in range(count)]
-    writer.nodes.append(helper.make_node("Split", [x], names, name=f"{name}.split", axis=1))
+    writer.graph.node.append(helper.make_node("Split", [x], names, name=f"{name}.split", axis=1))
     return names
 
 
@@ -201,17 +205,15 @@ def _sum(writer: _Writer, inputs: list[str], name: str) -> str:
     return x
 
 
-def _model(network: Network, writer: _Writer, side: int) -> ModelProto:
-    graph = helper.make_graph(
-        writer.nodes,
-        network.name,
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", side, side, 3])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", network.classes])],
-        writer.constants,
-    )
-    return helper.make_model(
-        graph,
-        producer_name="cardinal-models",
+def _empty_model(network: Network, side: int) -> ModelProto:
+    model = ModelProto(
         ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        producer_name="cardinal-models",
+        opset_import=[helper.make_opsetid("", OPSET)],
     )
+    model.graph.name = network.name
+    model.graph.input.append(helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", side, side, 3]))
+    model.graph.output.append(
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", network.classes])
+    )
+    return model
