@@ -26,6 +26,7 @@ def set_up(style: Literal["auto", "text", "json"], level: str) -> None:
     logging.getLogger("uvicorn").setLevel(
         max(logging.WARNING, root.level)
     )  # server.py tells of start and stop
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of each malformed form
     logging.captureWarnings(True)
 
 

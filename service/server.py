@@ -22,9 +22,10 @@ from service.journal import Journal
 from service.logs import fields
 from service.metrics import Metrics
 from service.repository import Repository, RepositoryError, ServingOptions
-from service.rest import BodyLimits, HttpListener, RestDoor, Uploads, build_app, build_control_app
+from service.rest import HttpListener, RestDoor, build_app, build_control_app
 from service.rpc import Classifier, RpcServer
 from service.settings import Settings
+from service.uploads import BodyLimits, Uploads
 
 _log = logging.getLogger("cardinal.server")
 
@@ -74,6 +75,12 @@ class Server:
             longest_s=settings.request_timeout_s,
         )
         self._journal = Journal(self._metrics, max_requests=settings.max_requests)
+        limits = BodyLimits(
+            max_bytes=settings.max_body_bytes,
+            max_images=settings.max_images,
+            max_upload_bytes=settings.max_upload_bytes,
+        )
+        self._uploads = Uploads(limits)
         self._rest = self._rest_listener(inference)
         self._control = self._control_listener()
         self._rpc = self._rpc_server(inference)
@@ -97,7 +104,8 @@ class Server:
                         self._repository.close()
                         self._control.stop()
                 life.cancel_scope.cancel()
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one more would only spoil the exit code
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # one more would only spoil the exit code
         _log.info("stopped")
 
     async def check(self) -> list[str]:
@@ -167,12 +175,7 @@ class Server:
 
     def _rest_listener(self, inference: Inference) -> HttpListener:
         settings = self._settings
-        limits = BodyLimits(
-            max_bytes=settings.max_body_bytes,
-            max_images=settings.max_images,
-            max_upload_bytes=settings.max_upload_bytes,
-        )
-        door = RestDoor(inference, self._repository, self._health, self._journal, Uploads(limits))
+        door = RestDoor(inference, self._repository, self._health, self._journal, self._uploads)
         answers = Gate()
         return self._listener(
             build_app(door, self._health, answers), answers, "rest_port", settings.rest_port
@@ -191,7 +194,7 @@ class Server:
 
     def _rpc_server(self, inference: Inference) -> RpcServer:
         settings = self._settings
-        classifier = Classifier(inference, self._journal, max_bytes=settings.max_body_bytes)
+        classifier = Classifier(inference, self._journal, self._uploads)
         address = f"{_bracketed(settings.host)}:{settings.grpc_port}"
         try:
             return RpcServer(

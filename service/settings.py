@@ -75,7 +75,7 @@ class Settings(BaseModel):
         256 * MIB,
         ge=1024,
         le=64 * 1024 * MIB,
-        description="REST bodies held at once, in bytes; what would be more is refused with 429.",
+        description="Bytes of requests held at once, on both doors; what would be more is refused with 429.",
     )
     max_image_pixels: int = Field(
         50_000_000,

@@ -3,6 +3,5 @@
 from service.rest.app import RestDoor, build_app
 from service.rest.control import build_control_app
 from service.rest.listener import HttpListener
-from service.rest.uploads import BodyLimits, Uploads
 
-__all__ = ["BodyLimits", "HttpListener", "RestDoor", "Uploads", "build_app", "build_control_app"]
+__all__ = ["HttpListener", "RestDoor", "build_app", "build_control_app"]

@@ -23,9 +23,15 @@ from service.repository import Repository, Slot
 from service.rest import schemas
 from service.rest.bodies import BODY_DOCUMENTATION, read_body
 from service.rest.errors import STATUS, refusal
-from service.rest.uploads import Uploads
+from service.uploads import Uploads
 
 _PAGE = Path(__file__).parent / "page"
+_PAGES = {  # with their types, which would else be looked up in files of the system
+    "/": ("index.html", "text/html"),
+    "/playground.css": ("playground.css", "text/css"),
+    "/playground.js": ("playground.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'",
     "Cache-Control": "no-cache",
@@ -146,17 +152,19 @@ def _routes(door: RestDoor) -> APIRouter:
 
 
 def _pages() -> APIRouter:
-    router = APIRouter(include_in_schema=False)
-    files = {"/": "index.html"} | {
-        f"/{name}": name for name in ("playground.css", "playground.js", "icon.svg")
-    }
-    for path, name in files.items():
-
-        async def page(file: Path = _PAGE / name) -> FileResponse:
-            return FileResponse(file, headers=_PAGE_HEADERS)
-
-        router.add_api_route(path, page)
+    router = APIRouter()
+    for path, (name, media_type) in _PAGES.items():
+        router.add_route(path, _page(_PAGE / name, media_type), include_in_schema=False)
     return router
+
+
+def _page(file: Path, media_type: str) -> Callable[[Request], Awaitable[FileResponse]]:
+    """Make an endpoint that takes nothing from its caller: a default argument would be read from the query."""
+
+    async def page(_: Request) -> FileResponse:
+        return FileResponse(file, media_type=media_type, headers=_PAGE_HEADERS)
+
+    return page
 
 
 class _Connections:

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from service.errors import ClientGone, InvalidInput, TooLarge, UnsupportedMedia, quoted
 from service.inference import DEFAULT_TOP_K
 from service.rest.schemas import ClassifyBody
-from service.rest.uploads import Upload
+from service.uploads import Upload
 
 IMAGE_FIELD = "image"
 BODY_DOCUMENTATION: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """One table of cases, asked at both doors: they may not differ but in how they spell it."""
 
 import base64
+import gc
 import io
 import struct
 import zlib
@@ -12,6 +13,7 @@ from typing import Any
 import anyio
 import grpc
 import httpx
+import psutil
 import pytest
 from PIL import Image
 
@@ -26,12 +28,13 @@ from service.inference import Inference
 from service.journal import Journal
 from service.metrics import Metrics
 from service.repository import Repository, ServingOptions
-from service.rest import BodyLimits, RestDoor, Uploads, build_app
+from service.rest import RestDoor, build_app
 from service.rest import errors as rest_errors
 from service.rest.schemas import ClassifyAnswer, ModelDescription, ModelList, Refusal
 from service.rpc import Classifier, RpcServer
 from service.rpc import errors as rpc_errors
 from service.stubs.cardinal.v1 import classifier_pb2, classifier_pb2_grpc
+from service.uploads import BodyLimits, Uploads
 from serving import DEMO, ROOT
 
 pytestmark = pytest.mark.anyio
@@ -73,8 +76,9 @@ async def doors(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Doors
     inference = Inference(repository, decoder, metrics, max_images=MAX_IMAGES, longest_s=30)
     journal = Journal(metrics, max_requests=64)
     limits = BodyLimits(max_bytes=MAX_BYTES, max_images=MAX_IMAGES, max_upload_bytes=10 * MAX_BYTES)
-    app = build_app(RestDoor(inference, repository, health, journal, Uploads(limits)), health, Gate())
-    classifier = Classifier(inference, journal, max_bytes=MAX_BYTES)
+    uploads = Uploads(limits)
+    app = build_app(RestDoor(inference, repository, health, journal, uploads), health, Gate())
+    classifier = Classifier(inference, journal, uploads)
     rpc = RpcServer(classifier, health, repository, address="127.0.0.1:0", max_bytes=MAX_BYTES)
     async with anyio.create_task_group() as tasks:
         await tasks.start(repository.run)
@@ -474,7 +478,7 @@ def test_uploads_beyond_what_may_be_held_are_refused() -> None:
         with pytest.raises(errors.Overloaded, match="150 bytes of requests are held"):
             second.take(bytes(60))
     assert uploads.held_bytes == 0
-    with uploads.one_more() as third, pytest.raises(errors.TooLarge, match="more than the 100 bytes"):
+    with uploads.one_more() as third, pytest.raises(errors.TooLarge, match="allowed are 100"):
         third.take(bytes(101))
 
 
@@ -494,3 +498,35 @@ async def test_the_documented_parameters_are_those_that_are_taken(doors: Doors) 
         if parameter["in"] == "query"
     }
     assert queries == {"top_k"}
+
+
+async def test_a_grpc_message_of_millions_of_images_is_not_even_parsed(doors: Doors) -> None:
+    call = doors.channel.unary_unary("/cardinal.v1.Classifier/Classify")
+    for message in (b"\x1a\x00" * 400_000, b"\x80" * 1000, b"\x3a\x01x" * 1000, b"\x39" + bytes(8)):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(message)
+        assert caught.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
+    with pytest.raises(grpc.aio.AioRpcError, match="more than 20 fields; allowed are 4 images"):
+        await call(b"\x1a\x00" * 21)
+
+
+async def test_a_refused_grpc_call_lets_its_message_go(doors: Doors) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        seen = []
+        for _ in range(10):
+            with pytest.raises(CardinalError):
+                await doors.client.classify(bytes(900_000), model=MODEL)
+            seen.append(psutil.Process().memory_info().rss)
+    finally:
+        gc.enable()
+    assert seen[-1] - seen[2] < 5 * 900_000
+
+
+@pytest.mark.parametrize("url", ["/", "/playground.css", "/playground.js", "/icon.svg"])
+async def test_the_page_takes_no_file_name_from_its_caller(doors: Doors, url: str) -> None:
+    page = await doors.rest.get(url)
+    assert page.status_code == 200
+    for name in ("file", "path", "name", "media_type"):
+        assert (await doors.rest.get(url, params={name: "/etc/passwd"})).content == page.content

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 # A part of service/ imports only parts of lower layers; the lowest come first.
 LAYERS = [
     {"tensors", "errors", "settings", "bell", "gate", "stubs"},
-    {"logs", "metrics", "images", "answers", "deadline"},
+    {"logs", "metrics", "images", "answers", "deadline", "uploads"},
     {"journal", "decoding", "engines"},
     {"batching"},
     {"repository"},

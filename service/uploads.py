@@ -1,4 +1,4 @@
-"""Bounds the bytes of request bodies: of each one, and of all that are held at the same time."""
+"""Bounds the bytes of requests: of each one, and of all that are held at the same time. Both doors count here."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ class Upload:
         self._size += len(chunk)
         self._uploads.held_bytes += len(chunk)
         if self._size > self.limits.max_bytes:
-            raise TooLarge(f"the body is more than the {self.limits.max_bytes} bytes that are allowed")
+            raise TooLarge(f"the request has more bytes than it may; allowed are {self.limits.max_bytes}")
         if self._uploads.held_bytes > self.limits.max_upload_bytes:
             raise Overloaded(
                 f"{self.limits.max_upload_bytes} bytes of requests are held; no more are taken now"
