@@ -53,7 +53,7 @@ def run_server(settings: Settings, *, is_check: bool = False) -> list[str]:
 
 
 class Server:
-    """A whole server. Made inside the event loop; `run` serves until a signal ends it."""
+    """A whole server. Made inside the event loop; `run` serves until a signal ends it, `check` takes no port."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -66,30 +66,16 @@ class Server:
         except RepositoryError as error:
             raise CannotStart(str(error)) from error
         self._health = Health(self._repository, settings.required_names, self._bell)
-        decoder = Decoder(threads=settings.threads_to_decode, max_pixels=settings.max_image_pixels)
-        inference = Inference(
-            self._repository,
-            decoder,
-            self._metrics,
-            max_images=settings.max_images,
-            longest_s=settings.request_timeout_s,
-        )
-        self._journal = Journal(self._metrics, max_requests=settings.max_requests)
-        limits = BodyLimits(
-            max_bytes=settings.max_body_bytes,
-            max_images=settings.max_images,
-            max_upload_bytes=settings.max_upload_bytes,
-        )
-        self._uploads = Uploads(limits)
-        self._rest = self._rest_listener(inference)
-        self._control = self._control_listener()
-        self._rpc = self._rpc_server(inference)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then stop in order.
 
         Each block below outlives what is inside it: leaving one waits until all its tasks are through.
+
+        Raises:
+            CannotStart: a port is taken, which is known before anything is loaded.
         """
+        self._take_ports()
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with anyio.create_task_group() as life, self._rpc:
                 async with anyio.create_task_group() as models:
@@ -117,6 +103,27 @@ class Server:
             reasons = self._health.reasons()
             self._repository.close()
         return reasons
+
+    def _take_ports(self) -> None:
+        settings = self._settings
+        decoder = Decoder(threads=settings.threads_to_decode, max_pixels=settings.max_image_pixels)
+        inference = Inference(
+            self._repository,
+            decoder,
+            self._metrics,
+            max_images=settings.max_images,
+            longest_s=settings.request_timeout_s,
+        )
+        self._journal = Journal(self._metrics, max_requests=settings.max_requests)
+        limits = BodyLimits(
+            max_bytes=settings.max_body_bytes,
+            max_images=settings.max_images,
+            max_upload_bytes=settings.max_upload_bytes,
+        )
+        self._uploads = Uploads(limits)
+        self._rest = self._rest_listener(inference)
+        self._control = self._control_listener()
+        self._rpc = self._rpc_server(inference)
 
     async def _open(self, doors: TaskGroup) -> None:
         doors.start_soon(self._rest.run_until_stopped)

@@ -81,3 +81,11 @@ def test_check_loads_everything_and_tells_by_its_exit_code(repository: Path) -> 
     assert (
         nowhere.stderr == f"cardinal: model repository {repository / 'nowhere'}: No such file or directory\n"
     )
+
+
+def test_a_check_takes_no_port(start: Callable[..., RunningServer]) -> None:
+    server = start()
+    words = [sys.executable, "-m", "service.cli", "serve", "--check", "--model-repository", str(DEMO)]
+    words += ["--rest-port", server.rest.rpartition(":")[2], "--grpc-port", server.grpc.rpartition(":")[2]]
+    checked = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    assert (checked.returncode, checked.stdout) == (0, "")
