@@ -31,9 +31,8 @@ class Decoder:
 
     def __init__(self, *, threads: int, max_pixels: int) -> None:
         self._limiter = anyio.CapacityLimiter(threads)
-        self._share = max(
-            1, threads // 2
-        )  # of one request, so that many pictures in it do not keep out the others
+        # What one request may have of them, so that many pictures in it do not keep out the others.
+        self._share = max(1, threads // 2)
         self._max_pixels = max_pixels
 
     async def rows(self, images: Sequence[bytes], spec: Preprocessing) -> Rows:

@@ -15,8 +15,8 @@ import httpx
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from load import OverGrpc, OverRest, pressed
 
+from load import OverGrpc, OverRest, pressed
 from pictures import encoded, photo
 from serving import DEMO, RunningServer, eventually
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from load import OverRest, pressed
 
+from load import OverRest, pressed
 from pictures import encoded, photo
 from service.client import CardinalError, Client
 from serving import DEMO, RunningServer, eventually

@@ -9,25 +9,19 @@ import anyio
 import psutil
 import pytest
 
+from options import serving_options
 from service.bell import Bell
 from service.health import Health
 from service.metrics import Metrics
-from service.repository import Repository, ServingOptions
+from service.repository import Repository
+from serving import DEMO
 
 pytestmark = pytest.mark.anyio
 
-DEMO_BUNDLE = Path(__file__).parents[2] / "models/demo/sknet50/1"
+DEMO_BUNDLE = DEMO / "sknet50" / "1"
 PATIENCE_S = 10.0
 
-SIMULATED = ServingOptions(
-    engine="simulated",
-    engine_threads=1,
-    load_timeout_s=20,
-    engine_timeout_s=20,
-    max_batch_rows=4,
-    max_queued_rows=64,
-    max_image_pixels=1_000_000,
-)
+SIMULATED = serving_options("simulated")
 
 
 @pytest.fixture

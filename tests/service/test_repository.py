@@ -14,27 +14,21 @@ import numpy as np
 import psutil
 import pytest
 
+from options import serving_options
 from service.answers import scores_of
 from service.bell import Bell
 from service.errors import ModelNotFound, ModelNotReady, ServiceError, Stopping
 from service.images import decode
 from service.metrics import Metrics
 from service.repository import Repository, RepositoryError, ServingOptions
+from serving import DEMO
 
 pytestmark = pytest.mark.anyio
 
-DEMO_BUNDLE = Path(__file__).parents[2] / "models/demo/sknet50/1"
+DEMO_BUNDLE = DEMO / "sknet50" / "1"
 PATIENCE_S = 15.0
 
-OPENVINO = ServingOptions(
-    engine="auto",
-    engine_threads=1,
-    load_timeout_s=20,
-    engine_timeout_s=20,
-    max_batch_rows=4,
-    max_queued_rows=64,
-    max_image_pixels=1_000_000,
-)
+OPENVINO = serving_options("auto")
 SIMULATED = replace(OPENVINO, engine="simulated")  # loads fast, where a test is not about answers
 
 Change = Callable[[Path], None]
