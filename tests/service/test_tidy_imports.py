@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[2]
 
 # A part of service/ imports only parts of lower layers; the lowest come first.
 LAYERS = [
-    {"tensors", "errors", "settings", "bell", "gate", "stubs"},
+    {"tensors", "errors", "latency_tables", "bell", "gate", "stubs"},
+    {"settings"},
     {"logs", "metrics", "images", "answers", "deadline", "uploads"},
     {"journal", "decoding", "engines"},
     {"batching"},
