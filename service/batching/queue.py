@@ -18,7 +18,7 @@ import anyio
 import numpy as np
 
 from service.batching.plan import next_batch
-from service.engines import BatchAnswer
+from service.engines import BatchAnswer, NotBegun
 from service.errors import EngineFault, InvalidInput, Overloaded, ServiceError, Stopping
 from service.logs import fields
 from service.metrics import Metrics
@@ -36,7 +36,7 @@ class BatchEngine(Protocol):
         """Wait until batches can be run."""
 
     async def run(self, batch: Sequence[Rows], gear: int) -> BatchAnswer:
-        """Run one batch, or raise EngineFault."""
+        """Run one batch, or raise EngineFault, or NotBegun where it was not taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +181,7 @@ class BatchQueue:
         parts = self._take(plan.rows)
         self._running = [ticket for ticket, _ in parts]
         try:
-            answer = await self._engine.run([rows for _, rows in parts], plan.gear)
+            answer = await self._answer_of([rows for _, rows in parts], plan.gear)
             if len(answer.logits) != plan.rows:
                 raise EngineFault(f"the engine answered {len(answer.logits)} rows for {plan.rows}")
         except EngineFault as error:
@@ -193,6 +193,14 @@ class BatchQueue:
             self._settle(parts, answer)
             self._account(plan.rows, plan.gear, answer.engine_s)
         self._running = []
+
+    async def _answer_of(self, batch: Sequence[Rows], gear: int) -> BatchAnswer:
+        """Run a batch on the next process, where the one that was there had gone."""
+        while True:
+            try:
+                return await self._engine.run(batch, gear)
+            except NotBegun:
+                await self._engine.ready()
 
     def _drop_gone(self) -> None:
         """Forget callers that have left but whose tasks have not run since."""

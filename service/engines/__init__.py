@@ -2,9 +2,30 @@
 
 engine.py    one engine for as long as its model is served, whatever happens to its process
 process.py   one life of one process
+order.py     what a process is to load, and how
 """
 
 from service.engines.engine import Engine
-from service.engines.process import BatchAnswer, EngineOrder, EngineProcess, Refused
+from service.engines.order import (
+    ArtifactFile,
+    EngineOptions,
+    EngineOrder,
+    LiteOptions,
+    OpenvinoOptions,
+    SimulatedOptions,
+)
+from service.engines.process import BatchAnswer, EngineProcess, NotBegun, Refused
 
-__all__ = ["BatchAnswer", "Engine", "EngineOrder", "EngineProcess", "Refused"]
+__all__ = [
+    "ArtifactFile",
+    "BatchAnswer",
+    "Engine",
+    "EngineOptions",
+    "EngineOrder",
+    "EngineProcess",
+    "LiteOptions",
+    "NotBegun",
+    "OpenvinoOptions",
+    "Refused",
+    "SimulatedOptions",
+]

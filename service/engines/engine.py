@@ -8,7 +8,8 @@ import anyio
 from anyio.abc import TaskStatus
 
 from service.bell import Bell
-from service.engines.process import BatchAnswer, EngineOrder, EngineProcess, NotBegun, Refused
+from service.engines.order import EngineOrder
+from service.engines.process import BatchAnswer, EngineProcess, NotBegun, Refused
 from service.errors import EngineFault
 from service.logs import fields
 from service.metrics import Metrics
@@ -47,7 +48,8 @@ class Engine:
 
     async def ready(self) -> None:
         """Wait until a loaded process is there."""
-        await self._ready_process()
+        while self._process is None:
+            await self._bell.wait()
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Keep a proven process until cancelled; started once the first one is there.
@@ -74,21 +76,21 @@ class Engine:
             await anyio.sleep(pause_s)
             self._metrics.engine_restarts.labels(*self._labels).inc()
 
-    async def run(self, batch: Sequence[Rows], gear: int) -> BatchAnswer:
-        """Run one batch; a process that was gone before it began is replaced first.
+    async def run(self, batch: Sequence[Rows], gear: int, expected_s: float | None = None) -> BatchAnswer:
+        """Run one batch. Never waits for a process: that is `ready`, while the rows may still be given to others.
 
         Raises:
             EngineFault: the batch failed.
+            NotBegun: there is no process, or it was gone before it took the batch.
         """
-        while True:
-            process = await self._ready_process()
-            try:
-                return await process.run(batch, gear)
-            except NotBegun:
-                continue
-            finally:
-                if process.is_lost:
-                    self._lose(process)
+        process = self._process
+        if process is None:
+            raise NotBegun
+        try:
+            return await process.run(batch, gear, expected_s)
+        finally:
+            if process.is_lost:
+                self._lose(process)
 
     async def _live(self, task_status: TaskStatus[None]) -> str:
         """Live one life of a process; return how it ended, or raise EngineFault if it never loaded."""
@@ -115,11 +117,6 @@ class Engine:
         if fault is not None:
             raise fault
         return how
-
-    async def _ready_process(self) -> EngineProcess:
-        while self._process is None:
-            await self._bell.wait()
-        return self._process
 
     def _gain(self, process: EngineProcess) -> None:
         self.about, self.trouble, self._process = process.about, None, process

@@ -8,10 +8,9 @@ import logging
 import mmap
 import os
 import socket
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -19,6 +18,7 @@ import anyio
 import numpy as np
 
 from service.engines.child import wire
+from service.engines.order import EngineOrder
 from service.engines.program import Program
 from service.errors import EngineFault
 from service.logs import fields
@@ -27,6 +27,8 @@ from service.tensors import Logits, Rows
 _log = logging.getLogger("cardinal.engine")
 
 _CHILD = Path(__file__).parent / "child"
+_HANG_FACTOR = 20  # times the expected time: by then it is not slow, it hangs
+_SHORTEST_HANG_S = 2.0  # whatever is expected: the machine may be busy
 _TIME_TO_EXIT_S = 0.5
 _TIME_TO_END_S = 5.0
 
@@ -36,24 +38,7 @@ class Refused(EngineFault):
 
 
 class NotBegun(Exception):
-    """The process was gone before it took the batch: another one can run it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineOrder:
-    """What an engine process is to load, and how."""
-
-    model: str  # for log lines
-    version: str
-    engine: str
-    artifact: Path
-    side: int  # rows are (side, side, 3)
-    classes: int
-    max_rows: int
-    threads: int
-    load_timeout_s: float
-    run_timeout_s: float
-    python: str = field(default=sys.executable)
+    """No process took the batch: it costs nobody anything, and another process can run it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,23 +97,26 @@ class EngineProcess:
         Raises:
             EngineFault: the process refused, ended, or took too long.
         """
-        order = asdict(self._order) | {"artifact": str(self._order.artifact)}
         async with self._exchange("loaded its model", self._order.load_timeout_s):
             hello = json.loads((await self._receive(wire.HELLO)).text)
             if hello["protocol"] != wire.PROTOCOL:
                 raise wire.ProtocolError(f"protocol {hello['protocol']}, not {wire.PROTOCOL}")
-            self._talk.send(wire.pack(wire.Packet(wire.LOAD, text=json.dumps(order))))
+            self._talk.send(wire.pack(wire.Packet(wire.LOAD, text=self._order.packed())))
             self.about = str(json.loads((await self._receive(wire.LOADED)).text)["about"])
 
-    async def run(self, batch: Sequence[Rows], gear: int) -> BatchAnswer:
+    async def run(self, batch: Sequence[Rows], gear: int, expected_s: float | None = None) -> BatchAnswer:
         """Run the rows of `batch` as one batch of size `gear`, padded with the last row.
+
+        A process that takes many times longer than expected hangs, and is killed.
 
         Raises:
             EngineFault: the process failed at it.
             NotBegun: the process was gone before.
         """
         rows = self._write(batch, gear)
-        async with self._exchange("ran this request's batch", self._order.run_timeout_s):
+        async with self._exchange(
+            "ran this request's batch", patience_s(self._order.run_timeout_s, expected_s)
+        ):
             try:
                 self._talk.send(wire.pack(wire.Packet(wire.RUN, rows=gear)))
                 done = await self._receive(wire.DONE)
@@ -211,6 +199,11 @@ class EngineProcess:
         except BaseException:  # cancelled, or gone before it began
             self.kill()
             raise
+
+
+def patience_s(limit_s: float, expected_s: float | None) -> float:
+    """Tell how long a batch may take before its process hangs."""
+    return limit_s if expected_s is None else min(limit_s, max(_SHORTEST_HANG_S, _HANG_FACTOR * expected_s))
 
 
 def _output_offset(order: EngineOrder) -> int:

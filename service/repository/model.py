@@ -1,7 +1,7 @@
 """One version of a model while it is served: bundle -> engine and queue, after its golden samples were right."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 import numpy as np
@@ -11,14 +11,27 @@ from anyio.to_thread import run_sync
 from service.answers import scores_of
 from service.batching import BatchQueue, QueuePolicy
 from service.bell import Bell
-from service.engines import Engine, EngineOrder, EngineProcess, Refused
+from service.engines import (
+    ArtifactFile,
+    Engine,
+    EngineOptions,
+    EngineOrder,
+    EngineProcess,
+    OpenvinoOptions,
+    Refused,
+    SimulatedOptions,
+)
 from service.images import decode
+from service.latency_tables import TABLES
 from service.logs import fields
 from service.metrics import Metrics
 from service.repository.bundle import Bundle, BundleError, check_digest
 from service.repository.manifest import FILE_NAME
 
 _log = logging.getLogger("cardinal.repository")
+
+_TABLE_NAME = "310p/se_resnext50"
+_TABLE = TABLES[_TABLE_NAME]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +54,15 @@ class ServedModel:
         self.bundle = bundle
         self._options = options
         artifact = self._artifact = bundle.artifact_for(options.engine)
+        if options.engine == "simulated":  # it has the gears that its table knows
+            artifact = replace(artifact, gears=tuple(_TABLE))
         side = bundle.manifest.input_size
         order = EngineOrder(
             model=self.name,
             version=self.version,
             engine=options.engine if options.engine != "auto" else artifact.engine,
-            artifact=bundle.directory / artifact.file,
+            files=(ArtifactFile(path=bundle.directory / artifact.file, gears=artifact.gears),),
+            options=_options_of(options.engine),
             side=side,
             classes=bundle.manifest.classes,
             max_rows=max(artifact.gears or (options.max_batch_rows,)),
@@ -122,3 +138,9 @@ class ServedModel:
                 f"{process.about} answers {scores[worst]:.7g}: off by {off[worst]:.3g}, allowed is {allowed:.3g}"
             )
         return float(off[worst] / expected.max())
+
+
+def _options_of(engine: str) -> EngineOptions:
+    if engine == "simulated":
+        return SimulatedOptions(table=_TABLE_NAME, latency_s=_TABLE)
+    return OpenvinoOptions()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,17 @@ import psutil
 import pytest
 
 from service.bell import Bell
-from service.engines import Engine, EngineOrder, EngineProcess
+from service.engines import (
+    ArtifactFile,
+    BatchAnswer,
+    Engine,
+    EngineOrder,
+    EngineProcess,
+    NotBegun,
+    OpenvinoOptions,
+    SimulatedOptions,
+)
+from service.engines.process import patience_s
 from service.errors import EngineFault
 from service.metrics import Metrics
 from service.tensors import Rows
@@ -36,7 +46,8 @@ SIMULATED = EngineOrder(
     model="cats",
     version="3",
     engine="simulated",
-    artifact=Path("no-artifact-is-needed"),
+    files=(),
+    options=SimulatedOptions(table="test", latency_s={gear: gear / 1000 for gear in range(1, 65)}),
     side=4,
     classes=10,
     max_rows=64,
@@ -44,7 +55,14 @@ SIMULATED = EngineOrder(
     load_timeout_s=20,
     run_timeout_s=20,
 )
-OPENVINO = replace(SIMULATED, engine="openvino", artifact=DEMO_GRAPH, side=224, max_rows=4)
+OPENVINO = replace(
+    SIMULATED,
+    engine="openvino",
+    files=(ArtifactFile(path=DEMO_GRAPH),),
+    options=OpenvinoOptions(),
+    side=224,
+    max_rows=4,
+)
 
 # A child of ours: it speaks the protocol, and behaves well at batches of 1 row. Its argv is that of a Python.
 FAKE = f"""#!{sys.executable} -IS
@@ -186,14 +204,21 @@ def pictures(rows: int, side: int = 4, seed: int = 0) -> Rows:
     return np.random.default_rng(seed).integers(0, 256, (rows, side, side, 3), np.uint8)
 
 
+async def answer_of(engine: Engine, rows: Rows, gear: int | None = None) -> BatchAnswer:
+    """Run a batch on whichever process takes it, as the queue does."""
+    while True:
+        await engine.ready()
+        with suppress(NotBegun):
+            return await engine.run([rows], gear or len(rows))
+
+
 async def logits(engine: Engine, rows: Rows, gear: int | None = None) -> np.ndarray[Any, Any]:
-    answer = await engine.run([rows], gear or len(rows))
-    return answer.logits
+    return (await answer_of(engine, rows, gear)).logits
 
 
 async def fault_at(engine: Engine, rows: int, side: int = 4) -> str:
     with pytest.raises(EngineFault) as fault:
-        await engine.run([pictures(rows, side)], rows)
+        await answer_of(engine, pictures(rows, side))
     return str(fault.value)
 
 
@@ -228,10 +253,51 @@ async def test_the_simulated_engine_answers_the_same_for_the_same_picture(log: L
     rows = pictures(5)
     async with serving(SIMULATED) as served:
         assert served.engine.is_ready
-        assert served.engine.about == "simulated 310P"
+        assert served.engine.about == "simulated test"
         np.testing.assert_array_equal(await logits(served.engine, rows), simulated_answers(rows))
         np.testing.assert_array_equal(await logits(served.engine, rows[::-1]), simulated_answers(rows)[::-1])
     assert log.of("engine_loaded")[0]["model"] == "cats"
+
+
+def simulated(**changes: Any) -> EngineOrder:
+    options = SimulatedOptions(table="test", latency_s={1: 0.001, 4: 0.1})
+    return replace(SIMULATED, options=replace(options, **changes))
+
+
+async def test_a_simulated_batch_takes_as_long_as_its_table_says() -> None:
+    async with serving(simulated()) as served:
+        assert (await answer_of(served.engine, pictures(4))).engine_s >= 0.1
+
+
+async def test_a_simulated_batch_of_a_size_that_the_table_does_not_know_is_refused() -> None:
+    async with serving(simulated()) as served:
+        said = await fault_at(served.engine, rows=3)
+        assert said == "the engine refused: ValueError: a batch of 3 rows; the table knows 1, 4"
+
+
+async def test_a_simulated_device_jitters_upwards_only() -> None:
+    async with serving(simulated(jitter=3.0)) as served:
+        times = [(await answer_of(served.engine, pictures(1))).engine_s for _ in range(20)]
+    assert min(times) >= 0.001
+    assert max(times) > 0.002  # in all but one of a billion runs
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("crash", f"{ENDED} (signal 11, SIGSEGV) {RAN}"),
+        ("hang", f"the engine process was killed: no answer for 0.5 s {RAN}"),
+        ("wrong_rows", "the engine refused: ValueError: the engine answered float32 (0, 10) for 1 rows"),
+    ],
+)
+async def test_a_simulated_device_fails_as_it_is_told(fault: str, sentence: str) -> None:
+    async with serving(replace(simulated(faults={fault: 1.0}), run_timeout_s=0.5)) as served:
+        assert await fault_at(served.engine, rows=1) == sentence
+
+
+async def test_a_slow_simulated_device_takes_ten_times_as_long() -> None:
+    async with serving(simulated(faults={"slow": 1.0})) as served:
+        assert (await answer_of(served.engine, pictures(1))).engine_s >= 0.01
 
 
 async def test_the_parts_of_a_batch_are_answered_in_their_order_and_padding_is_cut_off() -> None:
@@ -286,6 +352,18 @@ async def test_a_batch_that_meets_a_process_which_is_gone_is_run_by_the_next(log
         kill(log.pid)
         assert served.engine.is_ready  # as far as anybody knows
         np.testing.assert_array_equal(await logits(served.engine, rows), simulated_answers(rows))
+
+
+async def test_a_batch_that_no_process_took_is_given_back_at_once(
+    log: LogWatch, breakable: EngineOrder, tmp_path: Path
+) -> None:
+    async with serving(breakable) as served:
+        (tmp_path / "broken").touch()  # no other process will start
+        kill(log.pid)
+        for _ in range(2):  # the process is gone; then that is known
+            with pytest.raises(NotBegun):
+                await served.engine.run([pictures(3)], 3)
+        assert not served.engine.is_ready
 
 
 async def test_a_batch_that_was_sent_but_never_read_is_run_by_the_next_process(log: LogWatch) -> None:
@@ -343,6 +421,24 @@ async def test_a_process_that_stands_still_is_killed_in_time_and_replaced(log: L
         assert said == "the engine process was killed: no answer for 0.3 s while it ran this request's batch"
         np.testing.assert_array_equal(await logits(served.engine, rows), simulated_answers(rows))
         assert gone(first)
+
+
+async def test_a_process_that_takes_much_longer_than_expected_is_killed_but_not_before_2_seconds(
+    log: LogWatch,
+) -> None:
+    async with serving(SIMULATED) as served:
+        stop(log.pid)
+        with pytest.raises(EngineFault, match="was killed: no answer for 2 s while it ran"):
+            await served.engine.run([pictures(3)], 3, expected_s=0.001)
+
+
+@pytest.mark.parametrize(
+    ("expected_s", "limit_s"), [(None, 20), (0.0, 2), (0.05, 2), (0.5, 10), (1.0, 20), (9.0, 20)]
+)
+def test_a_hang_is_20_times_the_expected_time_within_2_seconds_and_the_limit(
+    expected_s: float | None, limit_s: float
+) -> None:
+    assert patience_s(20, expected_s) == limit_s
 
 
 async def test_a_process_that_is_killed_by_any_signal_is_replaced(log: LogWatch) -> None:
@@ -410,7 +506,7 @@ serve(answer)
             await anyio.lowlevel.checkpoint()
             select.select([process._talk], [], [])  # the answer is there, but the loop has not seen it yet
             tasks.cancel_scope.cancel()
-        answer = await served.engine.run([pictures(2)], 2)
+        answer = await answer_of(served.engine, pictures(2))
     assert round(answer.engine_s * 1e9) == 2
 
 
@@ -457,7 +553,7 @@ async def test_a_batch_that_runs_when_its_engine_is_ended_fails(
 
 
 async def test_a_missing_artifact_is_told_with_its_name(tmp_path: Path) -> None:
-    said = await fault_at_start(replace(OPENVINO, artifact=tmp_path / "missing.onnx"))
+    said = await fault_at_start(replace(OPENVINO, files=(ArtifactFile(path=tmp_path / "missing.onnx"),)))
     assert said.startswith("the engine refused: ")
     assert "missing.onnx" in said
 
@@ -557,7 +653,7 @@ async def test_a_child_that_answers_wrongly_fails_the_batch_and_is_replaced(
     async with serving(fake(f"serve(lambda: ({does}, signal.pause()))")) as served:
         first = log.pid
         assert (await fault_at(served.engine, rows=2)).startswith(sentence)
-        assert (await served.engine.run([pictures(1)], 1)).logits.shape == (1, 10)
+        assert (await logits(served.engine, pictures(1))).shape == (1, 10)
         assert gone(first)
         assert served.restarts == 1
 
@@ -781,10 +877,9 @@ async def test_nothing_is_left_of_processes_that_failed(
 
 PARENT = """
 import logging, sys
-from pathlib import Path
 import anyio
 from service.bell import Bell
-from service.engines import Engine, EngineOrder
+from service.engines import Engine, EngineOrder, SimulatedOptions
 from service.metrics import Metrics
 
 async def unproven(_):
@@ -797,8 +892,9 @@ class Pid(logging.Handler):
 async def main():
     logging.getLogger("cardinal.engine").addHandler(Pid())
     logging.getLogger("cardinal.engine").setLevel("INFO")
-    order = EngineOrder(model="cats", version="3", engine="simulated", artifact=Path(), side=4, classes=10,
-                        max_rows=4, threads=1, load_timeout_s=20, run_timeout_s=20)
+    options = SimulatedOptions(table="test", latency_s={1: 0.001})
+    order = EngineOrder(model="cats", version="3", engine="simulated", files=(), options=options, side=4,
+                        classes=10, max_rows=4, threads=1, load_timeout_s=20, run_timeout_s=20)
     await Engine(order, Metrics(), Bell(), unproven).serve()
 
 anyio.run(main)

@@ -141,7 +141,7 @@ async def test_the_metrics_tell_what_runs_a_model_and_forget_its_readiness_when_
     async with serving(tmp_path) as served:
         await served.settled()
         info = {"model": "cats", "version": "7", "network": "sknet50", "untrained": "true"}
-        labels = info | {"engine": "simulated 310P"}
+        labels = info | {"engine": "simulated 310p/se_resnext50"}
         assert served.metrics.registry.get_sample_value("cardinal_model_info", labels) == 1
         assert served.ready_metric("cats", "7") == 1
     assert served.ready_metric("cats", "7") == 0
@@ -229,7 +229,7 @@ async def test_a_simulated_engine_skips_the_golden_samples_and_warns_of_it(
     change_a_golden_score(put(tmp_path, "cats"))
     async with serving(tmp_path) as served:
         await served.settled()
-        assert served.repository.find("cats").engine.about == "simulated 310P"
+        assert served.repository.find("cats").engine.about == "simulated 310p/se_resnext50"
     skipped = events(caplog, "golden_samples_skipped")
     assert [(line["model"], line["version"]) for line in skipped] == [("cats", "1")]
     assert [line.levelname for line in caplog.records if "skipped" in line.getMessage()] == ["WARNING"]

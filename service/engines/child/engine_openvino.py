@@ -19,7 +19,7 @@ class Engine:
         options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if order["threads"]:
             options["INFERENCE_NUM_THREADS"] = str(order["threads"])
-        model = openvino.Core().compile_model(order["artifact"], "CPU", options)
+        model = openvino.Core().compile_model(order["files"][0]["path"], "CPU", options)
         self._request = model.create_infer_request()
         self.about = "openvino %s cpu f32" % openvino.__version__.split("-")[0]
 
