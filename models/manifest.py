@@ -36,14 +36,17 @@ class FileSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactSection:
-    """A file that an engine runs; `gears` are the batch sizes it is fixed to, None is any."""
+    """A file that an engine runs on a target: `cpu`, or a chip such as `ascend310p`.
 
-    engine: str
+    One gear is a fixed batch size, several were compiled into the file, None is any.
+    """
+
+    engine: Literal["openvino", "mindspore_lite"]
     target: str
     file: str
     sha256: str
     gears: tuple[int, ...] | None
-    precision: str
+    precision: Literal["f32", "f16", "mixed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

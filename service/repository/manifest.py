@@ -11,6 +11,7 @@ from service.errors import quoted
 from service.images import Preprocessing
 
 FILE_NAME = "model.json"
+_MAX_GEAR = 2048  # of Ascend's compiler
 
 
 class ManifestError(Exception):
@@ -24,12 +25,19 @@ def _inside(path: str) -> str:
     return path
 
 
+def _ascending(gears: tuple[int, ...]) -> tuple[int, ...]:
+    if list(gears) != sorted(set(gears)):
+        raise ValueError("each gear once, in rising order, is needed")
+    return gears
+
+
 FilePath = Annotated[str, AfterValidator(_inside)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Side = Annotated[int, Field(ge=1, le=4096)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Gear = Annotated[int, Field(ge=1, le=2048)]  # the range of Ascend's compiler
+Gear = Annotated[int, Field(ge=1, le=_MAX_GEAR)]
+Target = Annotated[str, Field(pattern=r"^(cpu|ascend[0-9][0-9a-z]*)$")]  # ascend310p, ascend910b
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +63,16 @@ class Network(_Strict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact(BundleFile):
-    """A file that one engine can load."""
+    """A file that one engine can load.
+
+    What one engine runs on one target may be several files, each with gears of its own: one gear where the
+    file has a fixed batch size, several where they were compiled into it, None where it runs at any.
+    """
 
     engine: Literal["openvino", "mindspore_lite"]
-    target: str
-    gears: Annotated[tuple[Gear, ...], Field(min_length=1)] | None  # None where it runs at any batch size
-    precision: str
+    target: Target
+    gears: Annotated[tuple[Gear, ...], Field(min_length=1), AfterValidator(_ascending)] | None
+    precision: Literal["f32", "f16", "mixed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,11 +167,31 @@ class Manifest(_Strict):
             raise ManifestError(
                 f"preprocessing.antialias is false; with interpolation {spec.interpolation} only true is allowed"
             )
+        self._check_artifacts()
         for index, sample in enumerate(self.golden.samples):
             if len(sample.scores) != self.classes:
                 raise ManifestError(
                     f"golden.samples[{index}].scores has {len(sample.scores)} values; {self.classes} are needed"
                 )
+
+    def _check_artifacts(self) -> None:
+        gears_of: dict[tuple[str, str], set[int]] = {}
+        for index, artifact in enumerate(self.artifacts):
+            key = f"artifacts[{index}]"
+            if artifact.engine == "openvino" and artifact.target != "cpu":
+                raise ManifestError(
+                    f"{key}.target is {artifact.target!r}; for openvino only 'cpu' is allowed"
+                )
+            if artifact.engine == "mindspore_lite" and artifact.gears is None:
+                raise ManifestError(f"{key}.gears is null; for mindspore_lite the gears are needed")
+            gears = set(artifact.gears or range(1, _MAX_GEAR + 1))
+            taken = gears_of.setdefault((artifact.engine, artifact.target), set())
+            if gears & taken:
+                raise ManifestError(
+                    f"{key}.gears has {min(gears & taken)}, as another artifact for {artifact.engine} on "
+                    f"{artifact.target}; only one file for each gear is allowed"
+                )
+            taken |= gears
 
 
 def _faults(error: ValidationError) -> Iterator[str]:

@@ -207,23 +207,23 @@ def _bundle_for(directory: Path, *engines: str) -> Bundle:
     def change(document: dict[str, Any]) -> None:
         (artifact,) = document["artifacts"]
         document["artifacts"] = [
-            artifact | {"engine": engine, "target": f"t{i}"} for i, engine in enumerate(engines)
+            artifact | {"engine": engine, "gears": [gear]} for gear, engine in enumerate(engines, start=1)
         ]
 
     _rewrite(directory, change)
     return load_bundle(directory)
 
 
-@pytest.mark.parametrize(("engine", "target"), [("auto", "t1"), ("openvino", "t1"), ("mindspore_lite", "t0")])
+@pytest.mark.parametrize(("engine", "gear"), [("auto", 2), ("openvino", 2), ("mindspore_lite", 1)])
 def test_the_first_artifact_that_the_engine_can_load_is_chosen(
-    directory: Path, engine: str, target: str
+    directory: Path, engine: str, gear: int
 ) -> None:
     bundle = _bundle_for(directory, "mindspore_lite", "openvino", "openvino")
-    assert bundle.artifact_for(engine).target == target
+    assert bundle.artifact_for(engine).gears == (gear,)
 
 
 def test_the_simulated_engine_takes_any_artifact(directory: Path) -> None:
-    assert _bundle_for(directory, "mindspore_lite").artifact_for("simulated").target == "t0"
+    assert _bundle_for(directory, "mindspore_lite").artifact_for("simulated").gears == (1,)
 
 
 @pytest.mark.parametrize("engine", ["openvino", "mindspore_lite"])

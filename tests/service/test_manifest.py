@@ -146,7 +146,13 @@ def test_a_value_of_another_type_is_named_with_its_key(path: str) -> None:
         ("labels.sha256", "0" * 64 + "\n"),
         ("artifacts", []),
         ("artifacts.0.engine", "torch"),
+        ("artifacts.0.target", "gpu"),
+        ("artifacts.0.target", "ascend"),
+        ("artifacts.0.target", "ascend310P"),
+        ("artifacts.0.precision", "fp32"),
         ("artifacts.0.gears", []),
+        ("artifacts.0.gears", [4, 1]),
+        ("artifacts.0.gears", [1, 1]),
         ("golden.tolerance", -0.1),
         ("golden.tolerance", 1.1),
         ("golden.samples", []),
@@ -293,6 +299,40 @@ def test_what_was_measured_may_be_given() -> None:
 def test_an_artifact_may_have_gears() -> None:
     artifacts = Manifest.parse(_changed("artifacts.0.gears", [1, 4, 2048])).artifacts
     assert artifacts[0].gears == (1, 4, 2048)
+
+
+def _with_artifacts(*changes: dict[str, object]) -> bytes:
+    artifact = _present("artifacts.0")
+    return _changed("artifacts", [artifact | change for change in changes])
+
+
+def test_an_engine_may_have_a_file_for_each_gear_and_for_each_target() -> None:
+    lite = {"engine": "mindspore_lite"}
+    data = _with_artifacts(
+        {},
+        lite | {"gears": [1]},
+        lite | {"gears": [4]},
+        lite | {"gears": [1, 4, 32], "target": "ascend310p", "precision": "f16"},
+        lite | {"gears": [1], "target": "ascend910b4", "precision": "mixed"},
+    )
+    targets = [artifact.target for artifact in Manifest.parse(data).artifacts]
+    assert targets == ["cpu", "cpu", "cpu", "ascend310p", "ascend910b4"]
+
+
+def test_two_files_for_one_gear_are_refused() -> None:
+    lite = {"engine": "mindspore_lite"}
+    assert _fault(_with_artifacts(lite | {"gears": [1, 4]}, lite | {"gears": [4, 8]})) == (
+        "artifacts[1].gears has 4, as another artifact for mindspore_lite on cpu;"
+        " only one file for each gear is allowed"
+    )
+    assert "artifacts[1].gears has 2" in _fault(_with_artifacts({}, {"gears": [2]}))
+
+
+def test_an_artifact_that_its_engine_could_not_run_is_refused() -> None:
+    fault = _fault(_with_artifacts({"engine": "mindspore_lite"}))
+    assert fault == "artifacts[0].gears is null; for mindspore_lite the gears are needed"
+    fault = _fault(_with_artifacts({"target": "ascend310"}))
+    assert fault == "artifacts[0].target is 'ascend310'; for openvino only 'cpu' is allowed"
 
 
 def test_bicubic_without_antialias_is_refused_since_no_trainer_has_it() -> None:

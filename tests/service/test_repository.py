@@ -174,7 +174,7 @@ def link_out_of_the_bundle(bundle: Path) -> None:
 
 
 def name_an_artifact_for_npus_only(bundle: Path) -> None:
-    edit(bundle, lambda manifest: manifest["artifacts"][0].update(engine="mindspore_lite"))
+    edit(bundle, lambda manifest: manifest["artifacts"][0].update(engine="mindspore_lite", gears=[1]))
 
 
 DAMAGES = {
