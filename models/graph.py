@@ -114,6 +114,8 @@ class _Writer:
             self.constant(f"{layer.name}.bias", self.weights.pop(f"{layer.name}.bias")),
             name=layer.name,
             kernel_shape=[1, 1],
+            strides=[1, 1],  # the defaults, which MindSpore Lite's converter does not know
+            dilations=[1, 1],
         )
 
     def head(self, x: str, layer: Dense) -> str:

@@ -105,6 +105,9 @@ def test_older_converters_can_read_the_graph(model: onnx.ModelProto) -> None:
     (pool,) = [node for node in model.graph.node if node.op_type == "MaxPool"]
     assert "dilations" not in {attribute.name for attribute in pool.attribute}
     assert not [node for node in model.graph.node if node.op_type == "BatchNormalization"]
+    spoken = {"kernel_shape", "strides", "dilations"}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert all(spoken <= {attribute.name for attribute in node.attribute} for node in convolutions)
 
 
 def test_the_same_arguments_make_the_same_bytes(network: Network, model: onnx.ModelProto) -> None:
