@@ -91,7 +91,7 @@ class Inference:
         for stage, seconds in asdict(times).items():
             self._metrics.stage_seconds.labels(model.name, model.version, stage).observe(seconds)
         return Classification(
-            model=model.name, version=model.version, engine=model.engine.about, results=results, times=times
+            model=model.name, version=model.version, engine=model.about, results=results, times=times
         )
 
     def _find(self, request: ClassifyRequest, entry: Entry) -> ServedModel:

@@ -69,6 +69,18 @@ class Metrics:
         self.engine_restarts = Counter(
             "cardinal_engine_restarts",
             "Engine processes started again after a fault.",
+            (*served, "device"),
+            registry=self.registry,
+        )
+        self.engine_ready = Gauge(
+            "cardinal_engine_ready",
+            "1 while the engine on this device can take a batch.",
+            (*served, "device"),
+            registry=self.registry,
+        )
+        self.fallovers = Counter(
+            "cardinal_fallovers",
+            "Times that a model fell over to the CPU, since all of its NPUs had failed.",
             served,
             registry=self.registry,
         )

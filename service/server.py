@@ -8,6 +8,7 @@ stop:  SIGTERM -> not ready, but requests are still taken for a moment -> doors 
 import logging
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import anyio
 from anyio.abc import TaskGroup
@@ -15,16 +16,19 @@ from starlette.types import ASGIApp
 
 from service.bell import Bell
 from service.decoding import Decoder, give_large_pictures_back
+from service.engines import LiteOptions, SimulatedOptions
 from service.gate import Gate
 from service.health import Health
 from service.inference import Inference
 from service.journal import Journal
+from service.latency_tables import TABLES
 from service.logs import fields
+from service.machine import Machine, python_with_lite
 from service.metrics import Metrics
 from service.repository import Repository, RepositoryError, ServingOptions
 from service.rest import HttpListener, RestDoor, build_app, build_control_app
 from service.rpc import Classifier, RpcServer
-from service.settings import Settings
+from service.settings import Settings, parse_faults
 from service.uploads import BodyLimits, Uploads
 
 _log = logging.getLogger("cardinal.server")
@@ -40,9 +44,10 @@ def run_server(settings: Settings, *, is_check: bool = False) -> list[str]:
     Raises:
         CannotStart: a port is taken, or the repository cannot be read.
     """
+    options = _serving_options(settings, Machine.look())
 
     async def work() -> list[str]:
-        server = Server(settings)
+        server = Server(settings, options)
         if is_check:
             return await server.check()
         await server.run()
@@ -55,14 +60,12 @@ def run_server(settings: Settings, *, is_check: bool = False) -> list[str]:
 class Server:
     """A whole server. Made inside the event loop; `run` serves until a signal ends it, `check` takes no port."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, options: ServingOptions) -> None:
         self._settings = settings
         self._bell = Bell()
         self._metrics = Metrics()
         try:
-            self._repository = Repository(
-                settings.model_repository, _serving_options(settings), self._metrics, self._bell
-            )
+            self._repository = Repository(settings.model_repository, options, self._metrics, self._bell)
         except RepositoryError as error:
             raise CannotStart(str(error)) from error
         self._health = Health(self._repository, settings.required_names, self._bell)
@@ -215,13 +218,33 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _serving_options(settings: Settings) -> ServingOptions:
+def _serving_options(settings: Settings, machine: Machine) -> ServingOptions:
+    state = settings.state_directory
+    config = settings.mindspore_lite_config
     return ServingOptions(
         engine=settings.engine,
+        devices=settings.chosen_devices,
+        machine=machine,
         engine_threads=settings.engine_threads,
+        pins_threads={"auto": None, "on": True, "off": False}[settings.engine_pinning],
         load_timeout_s=settings.load_timeout_s,
         engine_timeout_s=settings.engine_timeout_s,
         max_batch_rows=settings.max_batch_rows,
         max_queued_rows=settings.max_queued_rows,
         max_image_pixels=settings.max_image_pixels,
+        openvino_precision=settings.openvino_precision,
+        openvino_cache=state and state / "openvino",
+        lite=LiteOptions(
+            precision=settings.ascend_precision,
+            config_file=None if config == "none" else Path(config),
+            allows_uncompiled=settings.ascend_uncompiled == "allow",
+        ),
+        lite_python=python_with_lite(settings.mindspore_lite_python),
+        ascend_target=None if settings.ascend_target == "auto" else settings.ascend_target,
+        simulated=SimulatedOptions(
+            table=settings.simulated_table,
+            latency_s=TABLES[settings.simulated_table],
+            jitter=settings.simulated_jitter,
+            faults=parse_faults(settings.simulated_faults),
+        ),
     )

@@ -6,6 +6,7 @@ a variable over the file, the file over the default.
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,8 +14,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from service.devices import Device, parse_devices
+from service.latency_tables import TABLES
+
 PREFIX = "CARDINAL_"
 MIB = 1024 * 1024
+_FAULTS = ("crash", "hang", "wrong_rows", "slow")
+_SHARE = re.compile(r"0(\.[0-9]+)?|1(\.0+)?")
 _MOST_THREADS_UNASKED = 8  # each may hold a whole decoded picture
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -39,13 +45,66 @@ class Settings(BaseModel):
     rest_port: Port = Field(8000, description="Port of the REST door and the playground; 0 takes a free one.")
     grpc_port: Port = Field(8001, description="Port of the gRPC door; 0 takes a free one.")
     control_port: Port = Field(8002, description="Port of metrics and health; 0 takes a free one.")
-    engine: Literal["auto", "openvino", "simulated"] = Field(
+    engine: Literal["auto", "openvino", "mindspore_lite", "simulated"] = Field(
         "auto",
-        description="Engine to run models with; `auto` takes the one the bundle has an artifact for, "
-        "`simulated` answers seeded scores at the pace of an Ascend 310P.",
+        description="Engine to run models with; `auto` takes what the bundle has an artifact for, "
+        "`simulated` answers seeded scores at the pace of a real accelerator.",
+    )
+    devices: str = Field(
+        "auto",
+        description="Devices of each model, one engine process on each: `ascend:0-7`, `cpu:0x2` for two on one, "
+        "parted by commas; `auto` takes all NPUs where the bundle has an artifact for them, else the CPU.",
     )
     engine_threads: int = Field(
         0, ge=0, le=1024, description="CPU threads of each engine process; 0 leaves the choice to the engine."
+    )
+    engine_pinning: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether those threads stay on their CPUs; `auto` leaves the choice to the engine.",
+    )
+    openvino_precision: Literal["auto", "f32", "bf16"] = Field(
+        "auto",
+        description="What OpenVINO computes in; `auto` is bf16 where the CPU has it and the golden samples agree, "
+        "else f32.",
+    )
+    mindspore_lite_python: str = Field(
+        "auto",
+        description="Python that has the package mindspore_lite; `auto` is the server's own, or the one in "
+        "`.venv-mslite` beside its environment.",
+    )
+    mindspore_lite_config: str = Field(
+        "none", description="Configuration file that MindSpore Lite reads when it loads a model."
+    )
+    ascend_target: str = Field(
+        "auto",
+        pattern="^(auto|ascend[0-9][0-9a-z]*)$",
+        description="Chip whose artifacts NPUs run, such as `ascend310p`; `auto` is the only one that a bundle has.",
+    )
+    ascend_precision: Literal[
+        "enforce_fp16", "preferred_fp32", "enforce_fp32", "enforce_origin", "preferred_optimal"
+    ] = Field(
+        "enforce_fp16", description="Precision of NPUs, for models that are compiled only when they load."
+    )
+    ascend_uncompiled: Literal["refuse", "allow"] = Field(
+        "refuse",
+        description="Whether an NPU may load a model that was not compiled before, which takes minutes.",
+    )
+    simulated_table: str = Field(
+        "310p/se_resnext50",
+        description=f"Device and network whose pace the simulated engine keeps: {', '.join(TABLES)}.",
+    )
+    simulated_jitter: float = Field(
+        0.0, ge=0, le=100, description="Largest share by which a simulated batch takes longer."
+    )
+    simulated_faults: str = Field(
+        "none",
+        description="Faults of the simulated engine with their probability at each batch, such as "
+        "`crash:0.01,hang:0.001`; there are crash, hang, wrong_rows and slow.",
+    )
+    state_folder: str = Field(
+        "auto",
+        description="Directory for what makes the next start faster, such as compiled models; `auto` is "
+        "`cardinal` in the user's cache, `none` keeps nothing.",
     )
     engine_timeout_s: Seconds = Field(
         30.0, gt=0, description="A batch without an answer for this long fails, and its engine is restarted."
@@ -138,6 +197,40 @@ class Settings(BaseModel):
             raise ValueError("\n".join(faults))
         return self
 
+    @field_validator("devices")
+    @classmethod
+    def _check_devices(cls, value: str) -> str:
+        if value != "auto":
+            parse_devices(value)
+        return value
+
+    @field_validator("simulated_table")
+    @classmethod
+    def _check_table(cls, value: str) -> str:
+        if value not in TABLES:
+            raise ValueError(f"one of {', '.join(TABLES)} is needed")
+        return value
+
+    @field_validator("simulated_faults")
+    @classmethod
+    def _check_faults(cls, value: str) -> str:
+        parse_faults(value)
+        return value
+
+    @property
+    def chosen_devices(self) -> tuple[Device, ...] | None:
+        """The devices that are named; None means those that there are."""
+        return None if self.devices == "auto" else parse_devices(self.devices)
+
+    @property
+    def state_directory(self) -> Path | None:
+        """The state folder, with `auto` resolved; None where nothing is kept."""
+        if self.state_folder == "none":
+            return None
+        if self.state_folder != "auto":
+            return Path(self.state_folder)
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cardinal"
+
     @property
     def threads_to_decode(self) -> int:
         """The number of decode threads, with 0 resolved."""
@@ -151,6 +244,19 @@ class Settings(BaseModel):
         if self.required_models == "none":
             return frozenset()
         return frozenset(name.strip() for name in self.required_models.split(",") if name.strip())
+
+
+def parse_faults(text: str) -> dict[str, float]:
+    """Read faults of the simulated engine with their probabilities; raises ValueError."""
+    faults: dict[str, float] = {}
+    for part in [] if text == "none" else text.split(","):
+        name, _, share = part.strip().partition(":")
+        if name not in _FAULTS or not _SHARE.fullmatch(share):
+            raise ValueError(
+                f"{part.strip()!r} is none of {', '.join(_FAULTS)} with a probability, as crash:0.01"
+            )
+        faults[name] = float(share)
+    return faults
 
 
 def flag_of(name: str) -> str:

@@ -30,25 +30,42 @@ Proof: TypeAlias = Callable[[EngineProcess], Awaitable[None]]
 class Engine:
     """Runs batches in a process that `serve` keeps alive. Each process is proven before it gets any.
 
+    It is given the ways to run its model, the best one first; another one is taken only where one is refused.
+    One that stands in for others is wanted only while they are not ready.
     While a process is being started again, `is_ready` is false and `ready()` waits. `trouble` is the reason once
     several starts in a row have failed; further ones are still tried. The bell rings whenever this changes.
     """
 
-    def __init__(self, order: EngineOrder, metrics: Metrics, bell: Bell, prove: Proof) -> None:
+    def __init__(
+        self,
+        ways: Sequence[EngineOrder],
+        metrics: Metrics,
+        bell: Bell,
+        prove: Proof,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.about = ""
         self.trouble: str | None = None
-        self._order, self._metrics, self._bell, self._prove = order, metrics, bell, prove
+        self._order, *self._other_ways = ways
+        self._bell, self._prove, self._is_wanted = bell, prove, is_wanted
         self._process: EngineProcess | None = None
-        self._labels = (order.model, order.version)
+        labels = (self._order.model, self._order.version, self.device)
+        self._restarts = metrics.engine_restarts.labels(*labels)
+        metrics.engine_ready.labels(*labels).set_function(lambda: float(self.is_ready))
+
+    @property
+    def device(self) -> str:
+        """What it runs on, as logs and metrics name it."""
+        return str(self._order.device)
 
     @property
     def is_ready(self) -> bool:
-        """Tell whether a loaded process is there."""
-        return self._process is not None
+        """Tell whether a loaded process is there, and wanted."""
+        return self._process is not None and self._is_wanted()
 
     async def ready(self) -> None:
-        """Wait until a loaded process is there."""
-        while self._process is None:
+        """Wait until a loaded process is there, and wanted."""
+        while not self.is_ready:
             await self._bell.wait()
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -63,18 +80,19 @@ class Engine:
                 fault = await self._live(task_status)
                 task_status, has_lived, failed_starts = anyio.TASK_STATUS_IGNORED, True, 0
             except EngineFault as error:
-                fault = str(error)
-                failed_starts += 1
+                fault, failed_starts = str(error), failed_starts + 1
                 is_hopeless = isinstance(error, Refused) or failed_starts == FAILED_STARTS_BEFORE_TROUBLE
                 if is_hopeless and not has_lived:
-                    raise
+                    self._take_another_way(error)
+                    failed_starts = 0
+                    continue
             if failed_starts >= FAILED_STARTS_BEFORE_TROUBLE:
                 self.trouble = f"its engine did not start {failed_starts} times in a row: {fault}"
                 self._bell.ring()
             pause_s = min(_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S * 2 ** min(failed_starts, _DOUBLINGS))
             _log.warning("engine_restart", extra=self._fields(fault=fault, pause_s=pause_s))
             await anyio.sleep(pause_s)
-            self._metrics.engine_restarts.labels(*self._labels).inc()
+            self._restarts.inc()
 
     async def run(self, batch: Sequence[Rows], gear: int, expected_s: float | None = None) -> BatchAnswer:
         """Run one batch. Never waits for a process: that is `ready`, while the rows may still be given to others.
@@ -118,6 +136,20 @@ class Engine:
             raise fault
         return how
 
+    def _take_another_way(self, error: EngineFault) -> None:
+        """Go on with the next order, or raise the error where there is none."""
+        if not self._other_ways:
+            self.trouble = str(error)
+            self._bell.ring()
+            raise error
+        refused, self._order = self._order, self._other_ways.pop(0)
+        _log.info(
+            "engine_way_refused",
+            extra=self._fields(
+                refused=str(refused.options), taken=str(self._order.options), reason=str(error)
+            ),
+        )
+
     def _gain(self, process: EngineProcess) -> None:
         self.about, self.trouble, self._process = process.about, None, process
         self._bell.ring()
@@ -129,4 +161,4 @@ class Engine:
             self._bell.ring()
 
     def _fields(self, **values: object) -> dict[str, object]:
-        return fields(model=self._order.model, version=self._order.version, **values)
+        return fields(model=self._order.model, version=self._order.version, device=self.device, **values)

@@ -58,7 +58,8 @@ class EngineProcess:
     def __init__(self, order: EngineOrder, program: Program, talk: socket.socket, memory: mmap.mmap) -> None:
         self.about = ""
         self.is_lost = False  # its state is unknown: it must not be given another batch
-        self._order, self._program, self._talk = order, program, talk
+        self.order = order
+        self._program, self._talk = program, talk
         side, rows, classes = order.side, order.max_rows, order.classes
         images = np.frombuffer(memory, np.uint8, rows * side * side * 3)
         self._images = images.reshape(rows, side, side, 3)
@@ -97,11 +98,11 @@ class EngineProcess:
         Raises:
             EngineFault: the process refused, ended, or took too long.
         """
-        async with self._exchange("loaded its model", self._order.load_timeout_s):
+        async with self._exchange("loaded its model", self.order.load_timeout_s):
             hello = json.loads((await self._receive(wire.HELLO)).text)
             if hello["protocol"] != wire.PROTOCOL:
                 raise wire.ProtocolError(f"protocol {hello['protocol']}, not {wire.PROTOCOL}")
-            self._talk.send(wire.pack(wire.Packet(wire.LOAD, text=self._order.packed())))
+            self._talk.send(wire.pack(wire.Packet(wire.LOAD, text=self.order.packed())))
             self.about = str(json.loads((await self._receive(wire.LOADED)).text)["about"])
 
     async def run(self, batch: Sequence[Rows], gear: int, expected_s: float | None = None) -> BatchAnswer:
@@ -115,7 +116,7 @@ class EngineProcess:
         """
         rows = self._write(batch, gear)
         async with self._exchange(
-            "ran this request's batch", patience_s(self._order.run_timeout_s, expected_s)
+            "ran this request's batch", patience_s(self.order.run_timeout_s, expected_s)
         ):
             try:
                 self._talk.send(wire.pack(wire.Packet(wire.RUN, rows=gear)))
@@ -149,7 +150,7 @@ class EngineProcess:
 
     async def log_output(self) -> None:
         """Pass what the process prints on to the log, line by line, until it ends."""
-        who = {"model": self._order.model, "version": self._order.version, "pid": self.pid}
+        who = {"model": self.order.model, "version": self.order.version, "pid": self.pid}
         async for line in self._program.lines():
             _log.info("engine_output", extra=fields(**who, line=line))
 

@@ -2,12 +2,14 @@
 
 manifest.py    model.json -> a checked Manifest
 bundle.py      a version's directory -> a Bundle whose every file has its sha256
-model.py       a Bundle -> engine and queue, verified on its golden samples
+lineup.py      a Bundle and the settings -> which engine runs it on which device
+model.py       a Bundle -> engines and queue, verified on its golden samples
 repository.py  the directory -> the models, whatever state each is in
 """
 
 from service.repository.bundle import BundleError
-from service.repository.model import ServedModel, ServingOptions
+from service.repository.lineup import ServingOptions
+from service.repository.model import ServedModel
 from service.repository.repository import Repository, RepositoryError, Slot
 
 __all__ = ["BundleError", "Repository", "RepositoryError", "ServedModel", "ServingOptions", "Slot"]

@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.repository.manifest import FILE_NAME, Artifact, BundleFile, Manifest, ManifestError
+from service.repository.manifest import FILE_NAME, BundleFile, Manifest, ManifestError
 
 
 class BundleError(Exception):
@@ -24,22 +24,6 @@ class Bundle:
     manifest: Manifest
     labels: tuple[str, ...]
     golden_pictures: tuple[bytes, ...]
-
-    def artifact_for(self, engine: str) -> Artifact:
-        """Choose the artifact that `engine` can load; `auto` takes the first of those this server can run.
-
-        Raises:
-            BundleError: there is none.
-        """
-        artifacts = self.manifest.artifacts
-        wanted = ("openvino",) if engine == "auto" else (engine,)
-        if engine == "simulated":
-            return artifacts[0]
-        for artifact in artifacts:
-            if artifact.engine in wanted:
-                return artifact
-        there = ", ".join(artifact.engine for artifact in artifacts)
-        raise BundleError(f"{FILE_NAME}: artifacts are for {there}; none is for engine {engine}")
 
 
 def load_bundle(directory: Path) -> Bundle:

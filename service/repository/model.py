@@ -1,84 +1,71 @@
-"""One version of a model while it is served: bundle -> engine and queue, after its golden samples were right."""
+"""One version of a model while it is served: bundle -> engines and queue, after its golden samples were right."""
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import anyio
 import numpy as np
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
 from anyio.to_thread import run_sync
 
 from service.answers import scores_of
 from service.batching import BatchQueue, QueuePolicy
 from service.bell import Bell
-from service.engines import (
-    ArtifactFile,
-    Engine,
-    EngineOptions,
-    EngineOrder,
-    EngineProcess,
-    OpenvinoOptions,
-    Refused,
-    SimulatedOptions,
-)
+from service.engines import BatchAnswer, Engine, EngineProcess, NotBegun, Refused
+from service.errors import EngineFault
 from service.images import decode
-from service.latency_tables import TABLES
 from service.logs import fields
 from service.metrics import Metrics
 from service.repository.bundle import Bundle, BundleError, check_digest
+from service.repository.lineup import ServingOptions, line_up
 from service.repository.manifest import FILE_NAME
+from service.tensors import Rows
 
 _log = logging.getLogger("cardinal.repository")
 
-_TABLE_NAME = "310p/se_resnext50"
-_TABLE = TABLES[_TABLE_NAME]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServingOptions:
-    """What of the settings concerns models: which engine, and its limits."""
-
-    engine: str
-    engine_threads: int
-    load_timeout_s: float
-    engine_timeout_s: float
-    max_batch_rows: int
-    max_queued_rows: int
-    max_image_pixels: int
-
 
 class ServedModel:
-    """A bundle with the engine and the queue that answer for it."""
+    """A bundle with the engines and the queue that answer for it.
+
+    There is an engine for each device. Where all of them are NPUs and all have failed, one on the CPU stands in
+    until one of them is back.
+    """
 
     def __init__(self, bundle: Bundle, options: ServingOptions, metrics: Metrics, bell: Bell) -> None:
+        lineup = line_up(bundle, options)
         self.bundle = bundle
-        self._options = options
-        artifact = self._artifact = bundle.artifact_for(options.engine)
-        if options.engine == "simulated":  # it has the gears that its table knows
-            artifact = replace(artifact, gears=tuple(_TABLE))
-        side = bundle.manifest.input_size
-        order = EngineOrder(
-            model=self.name,
-            version=self.version,
-            engine=options.engine if options.engine != "auto" else artifact.engine,
-            files=(ArtifactFile(path=bundle.directory / artifact.file, gears=artifact.gears),),
-            options=_options_of(options.engine),
-            side=side,
-            classes=bundle.manifest.classes,
-            max_rows=max(artifact.gears or (options.max_batch_rows,)),
-            threads=options.engine_threads,
-            load_timeout_s=options.load_timeout_s,
-            run_timeout_s=options.engine_timeout_s,
-        )
-        self.engine = Engine(order, metrics, bell, self._prove)
+        self._options, self._metrics, self._bell = options, metrics, bell
+        self._chosen = [Engine(ways, metrics, bell, self._prove) for ways in lineup.engines]
+        self._stand_in: Engine | None = None
+        if lineup.stand_in:
+            self._stand_in = Engine(lineup.stand_in, metrics, bell, self._prove, self._lacks_others)
+        self.engines = [*self._chosen, *([self._stand_in] if self._stand_in else [])]
+        first = lineup.engines[0][0]
         policy = QueuePolicy(
-            row_shape=(side, side, 3),
-            gears=artifact.gears,
-            max_batch_rows=order.max_rows,
+            row_shape=(first.side, first.side, 3),
+            gears=lineup.gears,
+            max_batch_rows=first.max_rows,
             max_queued_rows=options.max_queued_rows,
         )
-        self.queue = BatchQueue(self.engine, policy, metrics, (self.name, self.version))
-        self._smallest_gear = min(artifact.gears or (1,))
+        self.queue = BatchQueue(FirstReady(self.engines, bell), policy, metrics, (self.name, self.version))
+
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether some engine can take a batch."""
+        return any(engine.is_ready for engine in self.engines)
+
+    @property
+    def trouble(self) -> str | None:
+        """Say why none can, where that may last."""
+        reasons = [engine.trouble for engine in self.engines]
+        return "; ".join(dict.fromkeys(filter(None, reasons))) if all(reasons) else None
+
+    @property
+    def about(self) -> str:
+        """What runs the model now, or ran it last."""
+        told = [engine.about for engine in self.engines if engine.is_ready]
+        return (told or [engine.about for engine in self.engines if engine.about] or [""])[0]
 
     @property
     def name(self) -> str:
@@ -97,36 +84,100 @@ class ServedModel:
             EngineFault: the engine could not load the model, or its answers to the golden samples are off.
         """
         async with anyio.create_task_group() as tasks:
-            await tasks.start(self.engine.serve)
+            for engine in self._chosen:
+                tasks.start_soon(self._keep, engine)
+            if self._stand_in:
+                tasks.start_soon(self._watch, self._stand_in, tasks)
+            await self._until(lambda: self.is_ready or self.trouble is not None)
+            if not self.is_ready:
+                raise EngineFault(self.trouble or "")
+            tasks.start_soon(self._show_engine)
             task_status.started()
             await self.queue.run()
             tasks.cancel_scope.cancel()
+
+    def _lacks_others(self) -> bool:
+        return not any(engine.is_ready for engine in self._chosen)
+
+    async def _keep(self, engine: Engine) -> None:
+        """Serve an engine; the model lives on without one that never started."""
+        try:
+            await engine.serve()
+        except EngineFault as error:
+            _log.error("engine_failed", extra=self._fields(device=engine.device, error=str(error)))
+
+    async def _watch(self, stand_in: Engine, tasks: TaskGroup) -> None:
+        """Have the stand-in started when all others have failed, and tell of each change."""
+        is_started = False
+        while True:
+            await self._until(lambda: all(engine.trouble for engine in self._chosen))
+            reasons = [f"{engine.device}: {engine.trouble}" for engine in self._chosen]
+            _log.error("fell_over", extra=self._fields(device=stand_in.device, reasons=reasons))
+            self._metrics.fallovers.labels(self.name, self.version).inc()
+            if not is_started:
+                tasks.start_soon(self._keep, stand_in)
+                is_started = True
+            await self._until(lambda: not self._lacks_others())
+            _log.warning("fell_back", extra=self._fields(engine=self.about))
+
+    async def _show_engine(self) -> None:
+        """Keep the metric true of what runs the model."""
+        manifest, info = self.bundle.manifest, self._metrics.model_info
+        untrained = str(manifest.provenance.untrained).lower()
+        shown = ""
+
+        def is_outdated() -> bool:
+            return self.about != shown
+
+        while True:
+            shown = self.about
+            labels = (self.name, self.version, manifest.network.name, shown, untrained)
+            info.labels(*labels).set(1)
+            try:
+                await self._until(is_outdated)
+            finally:
+                info.remove(*labels)
+
+    async def _until(self, truth: Callable[[], bool]) -> None:
+        while not truth():
+            await self._bell.wait()
+
+    def _fields(self, **values: object) -> dict[str, object]:
+        return fields(model=self.name, version=self.version, **values)
 
     async def _prove(self, process: EngineProcess) -> None:
         """Refuse a process that runs another file than the bundle names, or answers the golden samples wrongly.
 
         Each one is asked, after every restart too: the disk may have changed since the last one was.
         """
-        who = {"model": self.name, "version": self.version}
         if self._options.engine == "simulated":
             reason = "a simulated engine answers seeded scores"
-            _log.warning("golden_samples_skipped", extra=fields(**who, reason=reason))
+            _log.warning("golden_samples_skipped", extra=self._fields(reason=reason))
             return
+        worst = 0.0
+        for file in process.order.files:
+            await self._check_digest(file.path)
+            for index in range(len(self.bundle.golden_pictures)):
+                worst = max(worst, await self._deviation(process, index, min(file.gears or (1,))))
+        _log.info("golden_samples_agree", extra=self._fields(largest_deviation=float(f"{worst:.2g}")))
+
+    async def _check_digest(self, path: Path) -> None:
+        (artifact,) = (
+            artifact
+            for artifact in self.bundle.manifest.artifacts
+            if self.bundle.directory / artifact.file == path
+        )
         try:
-            await run_sync(check_digest, self.bundle.directory, self._artifact)
+            await run_sync(check_digest, self.bundle.directory, artifact)
         except BundleError as error:
             raise Refused(str(error)) from error
-        worst = 0.0
-        for index in range(len(self.bundle.golden_pictures)):
-            worst = max(worst, await self._deviation(process, index))
-        _log.info("golden_samples_agree", extra=fields(**who, largest_deviation=float(f"{worst:.2g}")))
 
-    async def _deviation(self, process: EngineProcess, index: int) -> float:
+    async def _deviation(self, process: EngineProcess, index: int, gear: int) -> float:
         """Tell how far the scores of one golden sample are off, as a share of its best score."""
         manifest, picture = self.bundle.manifest, self.bundle.golden_pictures[index]
         spec, max_pixels = manifest.preprocessing, self._options.max_image_pixels
         row = await run_sync(lambda: decode(picture, spec, max_pixels=max_pixels))
-        answer = await process.run([row[np.newaxis]], self._smallest_gear)
+        answer = await process.run([row[np.newaxis]], gear)
         scores = scores_of(answer.logits, manifest.temperature)[0]
         expected = np.array(manifest.golden.samples[index].scores)
         off = np.abs(scores - expected)
@@ -140,7 +191,20 @@ class ServedModel:
         return float(off[worst] / expected.max())
 
 
-def _options_of(engine: str) -> EngineOptions:
-    if engine == "simulated":
-        return SimulatedOptions(table=_TABLE_NAME, latency_s=_TABLE)
-    return OpenvinoOptions()
+class FirstReady:
+    """Several engines as one: each batch goes to the first that can take it."""
+
+    def __init__(self, engines: Sequence[Engine], bell: Bell) -> None:
+        self._engines, self._bell = engines, bell
+
+    async def ready(self) -> None:
+        """Wait until one can take a batch."""
+        while not any(engine.is_ready for engine in self._engines):
+            await self._bell.wait()
+
+    async def run(self, batch: Sequence[Rows], gear: int) -> BatchAnswer:
+        """Run one batch as `Engine.run` does."""
+        for engine in self._engines:
+            if engine.is_ready:
+                return await engine.run(batch, gear)
+        raise NotBegun

@@ -14,7 +14,8 @@ from service.errors import ModelNotFound, ModelNotReady, ServiceError, quoted
 from service.logs import fields
 from service.metrics import Metrics
 from service.repository.bundle import BundleError, load_bundle
-from service.repository.model import ServedModel, ServingOptions
+from service.repository.lineup import ServingOptions
+from service.repository.model import ServedModel
 
 _log = logging.getLogger("cardinal.repository")
 
@@ -47,7 +48,7 @@ class Slot:
     @property
     def is_ready(self) -> bool:
         """Tell whether a request would be answered now."""
-        return self.served is not None and self.served.engine.is_ready
+        return self.served is not None and self.served.is_ready
 
     def readiness(self) -> float:
         """Give readiness as a metric."""
@@ -62,7 +63,7 @@ class Slot:
             return self.failure
         if self.served is None:
             return "it is being loaded"
-        return self.served.engine.trouble or "its engine is being started again"
+        return self.served.trouble or "its engine is being started again"
 
 
 class Repository:
@@ -105,7 +106,7 @@ class Repository:
             ModelNotReady: it is there, but cannot serve; the sentence says why.
         """
         slot = self.slot(model, version)
-        if slot.served is None or slot.served.engine.trouble:
+        if slot.served is None or slot.served.trouble:
             raise ModelNotReady(f"model {model} is not ready: {slot.reason}")
         return slot.served
 
@@ -162,10 +163,8 @@ class Repository:
     def _say_ready(self, slot: Slot, served: ServedModel) -> None:
         slot.served = served
         self._bell.ring()
-        manifest, about = served.bundle.manifest, served.engine.about
-        untrained = str(manifest.provenance.untrained).lower()
-        info = self._metrics.model_info
-        info.labels(slot.model, slot.version, manifest.network.name, about, untrained).set(1)
+        about = served.about
+        untrained = str(served.bundle.manifest.provenance.untrained).lower()
         _log.info(
             "model_ready",
             extra=fields(model=slot.model, version=slot.version, engine=about, untrained=untrained),

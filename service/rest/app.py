@@ -244,7 +244,7 @@ def _describe(slot: Slot, *, with_labels: bool) -> dict[str, Any]:
     manifest = slot.served.bundle.manifest
     provenance = asdict(manifest.provenance)
     return description | {
-        "engine": slot.served.engine.about,
+        "engine": slot.served.about,
         "network": manifest.network.name,
         "untrained": provenance.pop("untrained"),
         "classes": manifest.classes,

@@ -52,7 +52,7 @@ def test_a_killed_engine_fails_its_batch_only_and_is_back_within_seconds(
     assert {outcome.code for outcome in load.since(back)} == {"OK"}
     assert max(outcome.ended - outcome.began for outcome in load.outcomes) < 10
     restarts = httpx.get(f"{server.control}/metrics").text
-    assert 'cardinal_engine_restarts_total{model="sknet50",version="1"} 3.0' in restarts
+    assert 'cardinal_engine_restarts_total{device="cpu:0",model="sknet50",version="1"} 3.0' in restarts
 
 
 def test_a_hung_engine_is_killed_and_replaced(start: Callable[..., RunningServer]) -> None:

@@ -1,6 +1,5 @@
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.repository.bundle import Bundle, BundleError, load_bundle
+from service.repository.bundle import BundleError, load_bundle
 
 DEMO = Path(__file__).parents[2] / "models/demo/sknet50/1"
 LABELS = (DEMO / "labels.txt").read_text(encoding="utf-8").splitlines()
@@ -198,37 +197,3 @@ def test_only_a_line_feed_ends_a_label(directory: Path, separator: str) -> None:
     labels = [f"a{separator}b", *LABELS[1:]]
     _declare_labels(directory, "".join(f"{label}\n" for label in labels).encode())
     assert list(load_bundle(directory).labels) == labels
-
-
-# The artifact for an engine
-
-
-def _bundle_for(directory: Path, *engines: str) -> Bundle:
-    def change(document: dict[str, Any]) -> None:
-        (artifact,) = document["artifacts"]
-        document["artifacts"] = [
-            artifact | {"engine": engine, "gears": [gear]} for gear, engine in enumerate(engines, start=1)
-        ]
-
-    _rewrite(directory, change)
-    return load_bundle(directory)
-
-
-@pytest.mark.parametrize(("engine", "gear"), [("auto", 2), ("openvino", 2), ("mindspore_lite", 1)])
-def test_the_first_artifact_that_the_engine_can_load_is_chosen(
-    directory: Path, engine: str, gear: int
-) -> None:
-    bundle = _bundle_for(directory, "mindspore_lite", "openvino", "openvino")
-    assert bundle.artifact_for(engine).gears == (gear,)
-
-
-def test_the_simulated_engine_takes_any_artifact(directory: Path) -> None:
-    assert _bundle_for(directory, "mindspore_lite").artifact_for("simulated").gears == (1,)
-
-
-@pytest.mark.parametrize("engine", ["openvino", "mindspore_lite"])
-def test_a_bundle_without_an_artifact_for_the_engine_says_what_there_is(directory: Path, engine: str) -> None:
-    other = {"openvino": "mindspore_lite", "mindspore_lite": "openvino"}[engine]
-    sentence = f"model.json: artifacts are for {other}, {other}; none is for engine {engine}"
-    with pytest.raises(BundleError, match=re.escape(sentence)):
-        _bundle_for(directory, other, other).artifact_for(engine)

@@ -6,7 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from options import serving_options
 from pictures import encoded, photo
 from service import errors
 from service.bell import Bell
@@ -27,7 +28,7 @@ from service.health import Health
 from service.inference import Inference
 from service.journal import Journal
 from service.metrics import Metrics
-from service.repository import Repository, ServingOptions
+from service.repository import Repository
 from service.rest import RestDoor, build_app
 from service.rest import errors as rest_errors
 from service.rest.schemas import ClassifyAnswer, ModelDescription, ModelList, Refusal
@@ -61,14 +62,8 @@ async def doors(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Doors
     folder: Path = tmp_path_factory.mktemp("repository")
     (folder / MODEL).symlink_to(DEMO / MODEL)
     (folder / "broken" / "1").mkdir(parents=True)
-    options = ServingOptions(
-        engine="auto",
-        engine_threads=1,
-        load_timeout_s=60,
-        engine_timeout_s=30,
-        max_batch_rows=8,
-        max_queued_rows=64,
-        max_image_pixels=MAX_PIXELS,
+    options = replace(
+        serving_options("auto"), load_timeout_s=60, max_batch_rows=8, max_image_pixels=MAX_PIXELS
     )
     repository = Repository(folder, options, metrics, bell)
     health = Health(repository, frozenset({MODEL}), bell)

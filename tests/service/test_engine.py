@@ -45,7 +45,6 @@ KILLED, ENDED = "the engine process was killed: it answered", "the engine proces
 SIMULATED = EngineOrder(
     model="cats",
     version="3",
-    engine="simulated",
     files=(),
     options=SimulatedOptions(table="test", latency_s={gear: gear / 1000 for gear in range(1, 65)}),
     side=4,
@@ -57,7 +56,6 @@ SIMULATED = EngineOrder(
 )
 OPENVINO = replace(
     SIMULATED,
-    engine="openvino",
     files=(ArtifactFile(path=DEMO_GRAPH),),
     options=OpenvinoOptions(),
     side=224,
@@ -171,11 +169,11 @@ class Serving:
     @classmethod
     def of(cls, order: EngineOrder) -> "Serving":
         metrics, bell = Metrics(), Bell()
-        return cls(Engine(order, metrics, bell, unproven), metrics, bell)
+        return cls(Engine([order], metrics, bell, unproven), metrics, bell)
 
     @property
     def restarts(self) -> float | None:
-        labels = {"model": "cats", "version": "3"}
+        labels = {"model": "cats", "version": "3", "device": "cpu:0"}
         return self.metrics.registry.get_sample_value("cardinal_engine_restarts_total", labels)
 
     async def lost(self) -> None:
@@ -559,7 +557,11 @@ async def test_a_missing_artifact_is_told_with_its_name(tmp_path: Path) -> None:
 
 
 async def test_an_engine_that_does_not_exist_is_told_with_its_name() -> None:
-    said = await fault_at_start(replace(SIMULATED, engine="abacus"))
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class AbacusOptions(OpenvinoOptions):
+        engine = "abacus"
+
+    said = await fault_at_start(replace(SIMULATED, options=AbacusOptions()))
     assert said == "the engine refused: ModuleNotFoundError: No module named 'engine_abacus'"
 
 
@@ -893,9 +895,9 @@ async def main():
     logging.getLogger("cardinal.engine").addHandler(Pid())
     logging.getLogger("cardinal.engine").setLevel("INFO")
     options = SimulatedOptions(table="test", latency_s={1: 0.001})
-    order = EngineOrder(model="cats", version="3", engine="simulated", files=(), options=options, side=4,
+    order = EngineOrder(model="cats", version="3", files=(), options=options, side=4,
                         classes=10, max_rows=4, threads=1, load_timeout_s=20, run_timeout_s=20)
-    await Engine(order, Metrics(), Bell(), unproven).serve()
+    await Engine([order], Metrics(), Bell(), unproven).serve()
 
 anyio.run(main)
 """

@@ -9,7 +9,8 @@ PROGRAM = """
 import sys
 sys.path.insert(0, "service/engines/child")
 from engine_openvino import Engine
-Engine({"artifact": sys.argv[1], "threads": 1})
+options = {"precision": "f32", "cache_folder": None}
+Engine({"files": [{"path": sys.argv[1], "gears": None}], "options": options, "threads": 1, "pins_threads": None})
 from openvino.tools.ovc import telemetry_utils
 print(telemetry_utils.tm.__name__)
 """

@@ -17,10 +17,12 @@ import pytest
 from options import serving_options
 from service.answers import scores_of
 from service.bell import Bell
+from service.devices import parse_devices
 from service.errors import ModelNotFound, ModelNotReady, ServiceError, Stopping
 from service.images import decode
+from service.machine import Machine
 from service.metrics import Metrics
-from service.repository import Repository, RepositoryError, ServingOptions
+from service.repository import Repository, RepositoryError, ServedModel, ServingOptions
 from serving import DEMO
 
 pytestmark = pytest.mark.anyio
@@ -66,6 +68,11 @@ class Serving:
     def ready_metric(self, model: str, version: str = "1") -> float | None:
         labels = {"model": model, "version": version}
         return self.metrics.registry.get_sample_value("cardinal_model_ready", labels)
+
+    def engines_ready(self, model: str) -> dict[str, float]:
+        """Give the metric of each engine by its device."""
+        (metric,) = self.metrics.engine_ready.collect()
+        return {each.labels["device"]: each.value for each in metric.samples if each.labels["model"] == model}
 
 
 @asynccontextmanager
@@ -173,8 +180,11 @@ def link_out_of_the_bundle(bundle: Path) -> None:
     (bundle / "labels.txt").symlink_to("/etc/hostname")
 
 
+NPU = {"engine": "mindspore_lite", "target": "ascend310p", "gears": [1]}
+
+
 def name_an_artifact_for_npus_only(bundle: Path) -> None:
-    edit(bundle, lambda manifest: manifest["artifacts"][0].update(engine="mindspore_lite", gears=[1]))
+    edit(bundle, lambda manifest: manifest["artifacts"][0].update(NPU))
 
 
 DAMAGES = {
@@ -187,7 +197,9 @@ DAMAGES = {
     ],
     misspell_a_key: ["model.json: classes is missing", "clases is 10: Unexpected"],
     link_out_of_the_bundle: ["labels.txt: leads out of the bundle, to /etc/hostname"],
-    name_an_artifact_for_npus_only: ["model.json: artifacts are for mindspore_lite; none is for engine auto"],
+    name_an_artifact_for_npus_only: [
+        "model.json: artifacts are for mindspore_lite on ascend310p; none is for engine auto on cpu"
+    ],
 }
 
 
@@ -214,6 +226,37 @@ async def test_each_damage_fails_its_own_model_with_file_key_and_value_while_oth
     assert "labels.txt" in failed["remove_labels"]
 
 
+BF16_OR_F32 = replace(
+    OPENVINO,
+    openvino_precision="auto",
+    machine=Machine(ascend_nodes=(), cpu_model="", cpu_flags=frozenset({"avx512_bf16"})),
+)
+
+
+@pytest.mark.skipif(not Machine.look().computes_bf16, reason="this CPU computes bf16 as f32")
+@pytest.mark.parametrize(("tolerance", "precision"), [(0.001, "f32"), (0.2, "bf16")])
+async def test_bf16_is_served_only_where_the_golden_samples_agree(
+    tmp_path: Path, tolerance: float, precision: str
+) -> None:
+    edit(put(tmp_path, "cats"), lambda manifest: manifest["golden"].update(tolerance=tolerance))
+    async with serving(tmp_path, BF16_OR_F32) as served:
+        await served.settled()
+        assert served.repository.find("cats").about.endswith(f" cpu {precision}")
+
+
+@pytest.mark.usefixtures("_info")
+async def test_a_precision_that_was_refused_is_in_the_log_with_the_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    change_a_golden_score(put(tmp_path, "cats"))
+    async with serving(tmp_path, BF16_OR_F32) as served:
+        await served.settled()
+        assert "golden.samples[1].scores[3]" in served.failure("cats")
+    (line,) = events(caplog, "engine_way_refused")
+    assert (line["refused"], line["taken"]) == ("openvino bf16", "openvino f32")
+    assert "golden.samples" in line["reason"]
+
+
 async def test_a_model_that_fails_its_verification_leaves_no_process(tmp_path: Path) -> None:
     before = children()
     change_a_golden_score(put(tmp_path, "cats"))
@@ -229,7 +272,7 @@ async def test_a_simulated_engine_skips_the_golden_samples_and_warns_of_it(
     change_a_golden_score(put(tmp_path, "cats"))
     async with serving(tmp_path) as served:
         await served.settled()
-        assert served.repository.find("cats").engine.about == "simulated 310p/se_resnext50"
+        assert served.repository.find("cats").about == "simulated 310p/se_resnext50"
     skipped = events(caplog, "golden_samples_skipped")
     assert [(line["model"], line["version"]) for line in skipped] == [("cats", "1")]
     assert [line.levelname for line in caplog.records if "skipped" in line.getMessage()] == ["WARNING"]
@@ -348,6 +391,31 @@ async def test_a_model_whose_engine_is_started_again_is_found_but_not_ready(tmp_
         answer = await served.repository.find("cats").queue.submit(rows(1))
         assert len(answer.logits) == 1
         assert slot.is_ready
+
+
+# Several engines.
+
+
+async def all_ready(served: Serving, model: ServedModel) -> None:
+    while not all(engine.is_ready for engine in model.engines):
+        await served.bell.wait()
+
+
+async def test_a_model_with_several_engines_is_ready_while_one_of_them_is(tmp_path: Path) -> None:
+    put(tmp_path, "cats")
+    before = children()
+    async with serving(tmp_path, replace(SIMULATED, devices=parse_devices("ascend:0-1"))) as served:
+        await served.settled()
+        model = served.repository.find("cats")
+        await all_ready(served, model)
+        assert served.engines_ready("cats") == {"ascend:0": 1, "ascend:1": 1}
+        os.kill((children() - before).pop(), signal.SIGKILL)
+        while all(engine.is_ready for engine in model.engines):
+            await served.bell.wait()
+        assert sorted(served.engines_ready("cats").values()) == [0, 1]
+        assert served.repository.slot("cats").is_ready
+        assert len((await model.queue.submit(rows(1))).logits) == 1
+        await all_ready(served, model)
 
 
 # Stopping.

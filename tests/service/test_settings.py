@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings, SettingsError, flag_of, load, misspelt, table, variable_of
+from service.settings import (
+    Settings,
+    SettingsError,
+    flag_of,
+    load,
+    misspelt,
+    parse_faults,
+    table,
+    variable_of,
+)
 
 REQUIRED = {"model_repository": "/models"}
 
@@ -62,6 +71,18 @@ OTHER_VALUES = {
     "grpc_port": "1001",
     "control_port": "1002",
     "engine": "simulated",
+    "devices": "cpu:0x2",
+    "engine_pinning": "on",
+    "openvino_precision": "bf16",
+    "mindspore_lite_python": "/python",
+    "mindspore_lite_config": "/config",
+    "ascend_target": "ascend310p",
+    "ascend_precision": "enforce_origin",
+    "ascend_uncompiled": "allow",
+    "simulated_table": "t4/se_resnext50",
+    "simulated_jitter": "0.5",
+    "simulated_faults": "crash:0.5",
+    "state_folder": "none",
     "engine_threads": "3",
     "engine_timeout_s": "1.5",
     "load_timeout_s": "2.5",
@@ -132,7 +153,7 @@ def test_all_faults_are_told_at_once_each_with_its_source_and_value(tmp_path: Pa
         "CARDINAL_GRPC_PORT is '70000': ",
         "CARDINAL_DRAIN_TIMEOUT_S is 'nan': ",
         "--rest-port is 'x': ",
-        "--engine is 'tpu': Input should be 'auto', 'openvino' or 'simulated'",
+        "--engine is 'tpu': Input should be 'auto', 'openvino', 'mindspore_lite' or 'simulated'",
         "--log-level is 'INFO': ",
     ]
     assert len(faults) == len(starts)
@@ -328,3 +349,53 @@ def test_a_name_is_spelt_as_flag_and_as_variable() -> None:
 def test_a_body_may_not_be_larger_than_what_all_bodies_may_take() -> None:
     with pytest.raises(SettingsError, match=r"max_body_bytes is 2048; at most max_upload_bytes \(1024\)"):
         load({"model_repository": "/m", "max_body_bytes": "2048", "max_upload_bytes": "1024"}, {})
+
+
+# Settings that are small languages
+
+
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        ("none", {}),
+        ("crash:1", {"crash": 1.0}),
+        ("hang:0.25, slow:0", {"hang": 0.25, "slow": 0.0}),
+        ("wrong_rows:0.5,crash:0.001", {"wrong_rows": 0.5, "crash": 0.001}),
+    ],
+)
+def test_simulated_faults_are_read_as_documented(text: str, faults: dict[str, float]) -> None:
+    assert load(REQUIRED | {"simulated_faults": text}, {}).simulated_faults == text
+    assert parse_faults(text) == faults
+
+
+@pytest.mark.parametrize(
+    "text", ["crash", "crash:2", "crash:-0.1", "melt:0.1", "crash:0.1;hang:0.1", "crash:nan", ","]
+)
+def test_a_simulated_fault_that_is_none_is_told_with_what_there_is(text: str) -> None:
+    (fault,) = _faults(REQUIRED | {"simulated_faults": text})
+    assert fault.startswith(f"--simulated-faults is {text!r}: ")
+    assert "is none of crash, hang, wrong_rows, slow with a probability, as crash:0.01" in fault
+
+
+def test_devices_and_tables_are_checked_at_once() -> None:
+    faults = _faults(REQUIRED | {"devices": "gpu:0", "simulated_table": "tpu"})
+    assert faults[0].startswith("--devices is 'gpu:0': Value error, 'gpu:0' is no device")
+    assert faults[1].startswith("--simulated-table is 'tpu': Value error, one of 310/se_resnext50, ")
+
+
+def test_unless_devices_are_named_they_are_those_that_there_are() -> None:
+    assert load(REQUIRED, {}).chosen_devices is None
+    assert [str(device) for device in load(REQUIRED | {"devices": "ascend:1"}, {}).chosen_devices or ()] == [
+        "ascend:1"
+    ]
+
+
+@pytest.mark.parametrize(("text", "directory"), [("none", None), ("/state", Path("/state"))])
+def test_the_state_folder_may_be_anywhere_or_nowhere(text: str, directory: Path | None) -> None:
+    assert load(REQUIRED | {"state_folder": text}, {}).state_directory == directory
+
+
+def test_unless_told_state_is_kept_in_the_cache_of_the_user() -> None:
+    directory = load(REQUIRED, {}).state_directory
+    assert directory is not None
+    assert directory.name == "cardinal"

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 # A part of service/ imports only parts of lower layers; the lowest come first.
 LAYERS = [
     {"tensors", "errors", "latency_tables", "bell", "gate", "stubs"},
-    {"settings", "devices"},
+    {"devices", "machine"},
+    {"settings"},
     {"logs", "metrics", "images", "answers", "deadline", "uploads"},
     {"journal", "decoding", "engines"},
     {"batching"},

@@ -1,13 +1,15 @@
-"""Runs an ONNX graph with OpenVINO on the CPU, at any batch size. Lives in the engine process."""
+"""Runs an ONNX graph with OpenVINO on the CPU. Lives in the engine process."""
 
+import os
 import sys
-from typing import Any, Dict
+from pathlib import Path
+from typing import Any, Dict, Optional
 
 import numpy as np
 
 
 class Engine:
-    """One compiled model with one infer request."""
+    """A compiled model, with one infer request, for each gear; or one for all batch sizes where there are no gears."""
 
     def __init__(self, order: Dict[str, Any]) -> None:
         # OpenVINO reports every import to its vendor through this package, unasked. Without it, it reports nothing.
@@ -15,15 +17,44 @@ class Engine:
         import openvino
 
         self._tensor = openvino.Tensor
-        # On newer CPUs the default is bf16, whose answers are off by half a percent.
-        options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        if order["threads"]:
-            options["INFERENCE_NUM_THREADS"] = str(order["threads"])
-        model = openvino.Core().compile_model(order["files"][0]["path"], "CPU", options)
-        self._request = model.create_infer_request()
-        self.about = "openvino %s cpu f32" % openvino.__version__.split("-")[0]
+        precision = order["options"]["precision"]
+        core = openvino.Core()
+        core.set_property("CPU", _options_of(order, precision))
+        if order["options"]["cache_folder"] and _is_writable(order["options"]["cache_folder"]):
+            core.set_property({"CACHE_DIR": order["options"]["cache_folder"]})
+        self._requests: Dict[Optional[int], Any] = {}
+        for file in order["files"]:
+            for gear in file["gears"] or [None]:
+                model = core.read_model(file["path"])
+                if gear is not None:
+                    model.reshape([gear, order["side"], order["side"], 3])
+                self._requests[gear] = core.compile_model(model, "CPU").create_infer_request()
+        self.about = "openvino %s cpu %s" % (openvino.__version__.split("-")[0], precision)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Answer uint8 (n, side, side, 3) with float32 (n, classes)."""
-        self._request.infer([self._tensor(np.ascontiguousarray(images), shared_memory=True)])
-        return np.asarray(self._request.get_output_tensor(0).data)
+        request = self._requests.get(len(images)) or self._requests.get(None)
+        if request is None:
+            raise ValueError("a batch of %d rows; the gears are %s" % (len(images), list(self._requests)))
+        request.infer([self._tensor(np.ascontiguousarray(images), shared_memory=True)])
+        return np.asarray(request.get_output_tensor(0).data)
+
+
+def _options_of(order: Dict[str, Any], precision: str) -> Dict[str, str]:
+    # On newer CPUs the default precision is bf16, whose answers are off by half a percent.
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+    if order["threads"]:
+        options["INFERENCE_NUM_THREADS"] = str(order["threads"])
+    if order["pins_threads"] is not None:
+        options["ENABLE_CPU_PINNING"] = "YES" if order["pins_threads"] else "NO"
+    return options
+
+
+def _is_writable(folder: str) -> bool:
+    """Make the folder; a disk that may not be written to costs the cache, not the engine."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.stderr.write("models are compiled at each start: %s\n" % error)
+        return False
+    return os.access(folder, os.W_OK)
