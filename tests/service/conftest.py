@@ -1,9 +1,12 @@
 """What the tests of the service share."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from blockbuster import blockbuster_ctx
+
+from engines import LogWatch
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +25,14 @@ def no_blocking_call_on_the_event_loop() -> Iterator[None]:
         for function in ("os.listdir", "os.stat"):
             tripwire.functions[function].can_block_in("repository/repository.py", {"_scan", "_newest"})
         yield
+
+
+@pytest.fixture
+async def log() -> AsyncIterator[LogWatch]:
+    watch, logger = LogWatch(), logging.getLogger("cardinal.engine")
+    level = logger.level
+    logger.addHandler(watch)
+    logger.setLevel(logging.INFO)
+    yield watch
+    logger.removeHandler(watch)
+    logger.setLevel(level)
