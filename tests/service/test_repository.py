@@ -1,8 +1,10 @@
+import hashlib
 import json
 import logging
 import os
 import shutil
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +20,7 @@ from options import serving_options
 from service.answers import scores_of
 from service.bell import Bell
 from service.devices import parse_devices
+from service.engines import LiteOptions
 from service.errors import ModelNotFound, ModelNotReady, ServiceError, Stopping
 from service.images import decode
 from service.machine import Machine
@@ -28,6 +31,7 @@ from serving import DEMO
 pytestmark = pytest.mark.anyio
 
 DEMO_BUNDLE = DEMO / "sknet50" / "1"
+LITE_STAND_IN = Path(__file__).parents[1] / "support/lite_stand_in"
 PATIENCE_S = 15.0
 
 OPENVINO = serving_options("auto")
@@ -73,6 +77,10 @@ class Serving:
         """Give the metric of each engine by its device."""
         (metric,) = self.metrics.engine_ready.collect()
         return {each.labels["device"]: each.value for each in metric.samples if each.labels["model"] == model}
+
+    def engine_of_info(self, model: str) -> set[str]:
+        (metric,) = self.metrics.model_info.collect()
+        return {each.labels["engine"] for each in metric.samples if each.labels["model"] == model}
 
 
 @asynccontextmanager
@@ -416,6 +424,115 @@ async def test_a_model_with_several_engines_is_ready_while_one_of_them_is(tmp_pa
         assert served.repository.slot("cats").is_ready
         assert len((await model.queue.submit(rows(1))).logits) == 1
         await all_ready(served, model)
+
+
+@pytest.fixture
+def on_npus(tmp_path: Path) -> ServingOptions:
+    """Serve on two NPUs of the stand-in; there are none while there is a file `broken`."""
+    for node in ("davinci0", "davinci1"):
+        (tmp_path / node).touch()
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!/bin/sh\ntest -e {tmp_path}/broken && exit 7\n"
+        f'PYTHONPATH={LITE_STAND_IN} exec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    machine = Machine(ascend_nodes=("davinci0", "davinci1"), cpu_model="", cpu_flags=frozenset())
+    lite = LiteOptions(device_folder=tmp_path)
+    return replace(OPENVINO, machine=machine, lite=lite, lite_python=python)
+
+
+def put_for_npus(repository: Path, model: str) -> None:
+    """Put a bundle that the CPU runs as it is, and NPUs as the stand-in does: its golden samples prove nothing."""
+    bundle = put(repository, model)
+    graph = b"CustomAscend\n" + json.dumps({"gears": [1, 4], "side": 224, "classes": 10}).encode()
+    (bundle / "npu.mindir").write_bytes(graph)
+    digest = hashlib.sha256(graph).hexdigest()
+
+    def change(manifest: dict[str, Any]) -> None:
+        artifact = NPU | {"file": "npu.mindir", "sha256": digest, "gears": [1, 4], "precision": "f16"}
+        manifest["artifacts"].append(artifact)
+        manifest["golden"]["tolerance"] = 1.0
+        del manifest["golden"]["samples"][1:]
+        manifest["golden"]["samples"][0]["scores"] = [1.0, *[0.0] * 9]  # nothing is further off than 1
+
+    edit(bundle, change)
+
+
+def kill_all(pids: set[int]) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("_info")
+async def test_a_model_falls_over_to_the_cpu_when_its_npus_fail_and_back_when_one_is_there_again(
+    tmp_path: Path, on_npus: ServingOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_for_npus(tmp_path / "models", "cats")
+    before = children()
+    async with serving(tmp_path / "models", on_npus) as served:
+        await served.settled()
+        model, slot = served.repository.find("cats"), served.repository.slot("cats")
+        while sum(served.engines_ready("cats").values()) < 2:
+            await served.bell.wait()
+        assert model.about == "mindspore_lite 2.7.0 ascend:0"
+        assert len(children() - before) == 2
+
+        (tmp_path / "broken").touch()
+        kill_all(children() - before)
+        while not model.about.startswith("openvino"):
+            await served.bell.wait()
+        assert slot.is_ready
+        assert (await model.queue.submit(rows(1))).logits.shape == (1, 10)
+        assert served.engines_ready("cats") == {"ascend:0": 0, "ascend:1": 0, "cpu:0": 1}
+        assert served.engine_of_info("cats") == {model.about}
+
+        (tmp_path / "broken").unlink()
+        while not model.about.startswith("mindspore_lite"):
+            await served.bell.wait()
+        assert served.engines_ready("cats")["cpu:0"] == 0
+        assert (await model.queue.submit(rows(2))).logits.shape == (2, 10)
+    labels = {"model": "cats", "version": "1"}
+    assert served.metrics.registry.get_sample_value("cardinal_fallovers_total", labels) == 1
+    (over,) = events(caplog, "fell_over")
+    assert over["device"] == "cpu:0"
+    assert over["reasons"][1].startswith("ascend:1: its engine did not start 3 times in a row")
+    assert len(events(caplog, "fell_back")) == 1
+
+
+async def test_a_model_whose_npus_never_start_is_served_by_the_cpu(
+    tmp_path: Path, on_npus: ServingOptions
+) -> None:
+    put_for_npus(tmp_path / "models", "cats")
+    (tmp_path / "broken").touch()
+    async with serving(tmp_path / "models", on_npus) as served:
+        await served.settled()
+        assert served.repository.find("cats").about.startswith("openvino")
+
+
+async def test_a_model_for_npus_only_fails_with_the_reasons_of_all(
+    tmp_path: Path, on_npus: ServingOptions
+) -> None:
+    put_for_npus(tmp_path / "models", "cats")
+    (tmp_path / "broken").touch()
+    async with serving(tmp_path / "models", replace(on_npus, engine="mindspore_lite")) as served:
+        await served.settled()
+        assert "the engine process ended (exit code 7)" in served.failure("cats")
+
+
+async def test_one_npu_that_never_starts_does_not_keep_the_others_from_serving(
+    tmp_path: Path, on_npus: ServingOptions
+) -> None:
+    put_for_npus(tmp_path / "models", "cats")
+    (tmp_path / "davinci1").unlink()  # known to the server, gone when its engine looks
+    async with serving(tmp_path / "models", on_npus) as served:
+        await served.settled()
+        model = served.repository.find("cats")
+        while not all(engine.is_ready or engine.trouble for engine in model.engines[:2]):
+            await served.bell.wait()
+        assert model.about == "mindspore_lite 2.7.0 ascend:0"
+        assert "ascend:1 is not there" in str(model.engines[1].trouble)
+        assert served.engines_ready("cats") == {"ascend:0": 1, "ascend:1": 0, "cpu:0": 0}
 
 
 # Stopping.
