@@ -18,6 +18,7 @@ from service.tensors import Rows
 _log = logging.getLogger("cardinal.engine")
 
 FAILED_STARTS_BEFORE_TROUBLE = 3
+REFUSALS_BEFORE_RESTART = 3
 _SHORTEST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 _DOUBLINGS = 10  # more would overflow in the end
@@ -49,6 +50,7 @@ class Engine:
         self._order, *self._other_ways = ways
         self._bell, self._prove, self._is_wanted = bell, prove, is_wanted
         self._process: EngineProcess | None = None
+        self._refusals = 0  # of the last batches
         labels = (self._order.model, self._order.version, self.device)
         self._restarts = metrics.engine_restarts.labels(*labels)
         metrics.engine_ready.labels(*labels).set_function(lambda: float(self.is_ready))
@@ -105,10 +107,15 @@ class Engine:
         if process is None:
             raise NotBegun
         try:
-            return await process.run(batch, gear, expected_s)
+            answer = await process.run(batch, gear, expected_s)
+        except Refused as error:
+            self._count_refusal(process, error)
+            raise
         finally:
             if process.is_lost:
                 self._lose(process)
+        self._refusals = 0
+        return answer
 
     async def _live(self, task_status: TaskStatus[None]) -> str:
         """Live one life of a process; return how it ended, or raise EngineFault if it never loaded."""
@@ -150,9 +157,17 @@ class Engine:
             ),
         )
 
+    def _count_refusal(self, process: EngineProcess, error: Refused) -> None:
+        """End a process that answers, but has not run one of the last batches."""
+        self._refusals += 1
+        if self._refusals == REFUSALS_BEFORE_RESTART:
+            _log.warning("engine_useless", extra=self._fields(refusals=self._refusals, fault=str(error)))
+            process.kill()
+
     def _gain(self, process: EngineProcess) -> None:
         self.about, self.trouble, self._process = process.about, None, process
         self._bell.ring()
+        self._refusals = 0
         _log.info("engine_loaded", extra=self._fields(engine=process.about, pid=process.pid))
 
     def _lose(self, process: EngineProcess) -> None:

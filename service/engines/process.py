@@ -3,6 +3,7 @@
 rows -> shared memory + RUN -> child -> DONE + shared memory -> logits
 """
 
+import fcntl
 import json
 import logging
 import mmap
@@ -27,6 +28,8 @@ from service.tensors import Logits, Rows
 _log = logging.getLogger("cardinal.engine")
 
 _CHILD = Path(__file__).parent / "child"
+# A child that made the memory shorter would end us by a signal when we touch what is gone.
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _HANG_FACTOR = 20  # times the expected time: by then it is not slow, it hangs
 _SHORTEST_HANG_S = 2.0  # whatever is expected: the machine may be busy
 _TIME_TO_EXIT_S = 0.5
@@ -74,9 +77,10 @@ class EngineProcess:
                 talk, their_talk = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 ours.callback(talk.close)
                 theirs.callback(their_talk.close)
-                memory_fd = os.memfd_create("cardinal-batch")
+                memory_fd = os.memfd_create("cardinal-batch", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
                 theirs.callback(os.close, memory_fd)
                 os.ftruncate(memory_fd, _output_offset(order) + order.max_rows * order.classes * 4)
+                fcntl.fcntl(memory_fd, fcntl.F_ADD_SEALS, _SEALS)
                 memory = mmap.mmap(memory_fd, 0)
                 talk.setblocking(False)
                 descriptors = (their_talk.fileno(), memory_fd)

@@ -562,6 +562,76 @@ async def test_a_batch_that_the_engine_refuses_does_not_cost_its_process(
         assert not served.restarts
 
 
+async def test_a_process_that_refuses_one_batch_after_the_other_is_replaced(
+    log: LogWatch, fake: Callable[[str], EngineOrder]
+) -> None:
+    async with serving(fake("serve(lambda: say(wire.FAIL, text='too dark'))")) as served:
+        first = log.pid
+        for _ in range(3):
+            assert await fault_at(served.engine, rows=2) == "the engine refused: too dark"
+        assert log.of("engine_useless")[0]["fault"] == "the engine refused: too dark"
+        await logits(served.engine, pictures(1))
+        assert gone(first)
+        for _ in range(2):
+            await fault_at(served.engine, rows=2)
+        await logits(served.engine, pictures(1))
+        assert served.restarts == 1
+
+
+async def test_a_process_without_memory_for_a_batch_is_replaced(log: LogWatch) -> None:
+    async with serving(replace(SIMULATED, classes=200_000)) as served:
+        taken = psutil.Process(log.pid).memory_info().vms
+        resource.prlimit(log.pid, resource.RLIMIT_AS, (taken, taken))
+        said = await fault_at(served.engine, rows=8)
+        assert said == f"{ENDED} (exit code 1) {RAN}"
+        await logits(served.engine, pictures(8))
+    assert any("MemoryError" in values["line"] for values in log.of("engine_output"))
+
+
+MUTATIONS = """
+import random, struct
+def mutate():
+    chance = random.Random(rows_of_batch)
+    whole = wire.pack(wire.Packet(wire.DONE, rows=rows_of_batch, text="x" * chance.randrange(20)))
+    if chance.random() < 0.5:
+        whole = chance.randbytes(chance.randrange(1, 200))
+    else:
+        at = chance.choice([0, *range(4, 8), *range(16, 20)])
+        whole = whole[:at] + bytes([whole[at] ^ chance.randrange(1, 256)]) + whole[at + 1:]
+    talk.send(whole)
+    signal.pause()
+
+greet()
+while data := talk.recv(wire.LONGEST_PACKET):
+    rows_of_batch = wire.unpack(data).rows
+    mutate()
+"""
+
+
+async def test_whatever_bytes_a_child_answers_are_a_fault_of_its_batch_only(
+    fake: Callable[[str], EngineOrder],
+) -> None:
+    order = replace(fake(MUTATIONS), run_timeout_s=5)
+    with anyio.fail_after(PATIENCE_S):
+        async with anyio.create_task_group() as tasks:
+            served = Serving.of(order)
+            await tasks.start(served.engine.serve)
+            for rows in range(1, 25):
+                said = await fault_at(served.engine, rows=rows)
+                assert said.startswith(KILLED), said
+            tasks.cancel_scope.cancel()
+    assert served.restarts == 23  # the last one was not waited for
+
+
+async def test_a_child_cannot_make_the_shared_memory_shorter(
+    log: LogWatch, fake: Callable[[str], EngineOrder]
+) -> None:
+    async with serving(fake("serve(lambda: os.ftruncate(int(sys.argv[3]), 0))")) as served:
+        assert await fault_at(served.engine, rows=2) == f"{ENDED} (exit code 1) {RAN}"
+        await logits(served.engine, pictures(1))
+    assert any("PermissionError" in values["line"] for values in log.of("engine_output"))
+
+
 async def test_an_engine_that_answers_in_another_shape_than_the_bundle_says_does_not_cost_its_process(
     log: LogWatch,
 ) -> None:

@@ -56,6 +56,8 @@ def _run(talk: socket.socket, engine: Any, images: np.ndarray, logits: np.ndarra
         if answer.shape != (rows, logits.shape[1]) or answer.dtype != np.float32:
             raise ValueError("the engine answered %s %s for %d rows" % (answer.dtype, answer.shape, rows))
         logits[:rows] = answer
+    except MemoryError:  # who knows what else has failed for it: another process begins afresh
+        raise
     except Exception as error:  # noqa: BLE001 - one batch fails; the process, and the parent, go on
         traceback.print_exc()
         _say(talk, wire.FAIL, text=_sentence(error))
