@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--top-k", type=int, default=5)
     classify.add_argument("--address", default="127.0.0.1:8001", help="gRPC address (default 127.0.0.1:8001)")
 
+    doctor = commands.add_parser("doctor", help="tell what this machine can run, and why not")
+    doctor.set_defaults(run=_doctor)
+
     table = commands.add_parser("settings", help="print all settings as a Markdown table")
     table.set_defaults(run=_settings)
     return parser
@@ -97,6 +100,15 @@ def _classify(options: argparse.Namespace) -> int:
         print(path)
         for scored in classes:
             print(f"  {scored.score:7.2%}  {scored.label}")
+    return 0
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from service.doctor import Probe, examine
+
+    file = os.environ.get("CARDINAL_CONFIG")
+    chosen = settings.load({"model_repository": "."}, os.environ, Path(file) if file else None)
+    print(examine(Probe.here(chosen)))
     return 0
 
 

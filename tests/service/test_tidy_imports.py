@@ -14,7 +14,7 @@ LAYERS = [
     {"tensors", "errors", "latency_tables", "bell", "gate", "stubs"},
     {"devices", "machine"},
     {"settings"},
-    {"logs", "metrics", "images", "answers", "deadline", "uploads"},
+    {"logs", "metrics", "doctor", "images", "answers", "deadline", "uploads"},
     {"journal", "decoding", "engines"},
     {"batching"},
     {"repository"},
