@@ -61,6 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="tell what this machine can run, and why not")
     doctor.set_defaults(run=_doctor)
 
+    bench = commands.add_parser("bench", help="measure on this machine").add_subparsers(required=True)
+    engine = bench.add_parser("engine", help="what it costs that an engine has a process of its own")
+    engine.set_defaults(run=_bench_engine)
+    engine.add_argument("bundle", type=Path, help="a version of a model, <model>/<version>")
+    engine.add_argument("--engine", default="auto", help="as for serve (default auto)")
+    engine.add_argument("--runs", type=int, default=300)
+
     table = commands.add_parser("settings", help="print all settings as a Markdown table")
     table.set_defaults(run=_settings)
     return parser
@@ -109,6 +116,24 @@ def _doctor(_: argparse.Namespace) -> int:
     file = os.environ.get("CARDINAL_CONFIG")
     chosen = settings.load({"model_repository": "."}, os.environ, Path(file) if file else None)
     print(examine(Probe.here(chosen)))
+    return 0
+
+
+def _bench_engine(options: argparse.Namespace) -> int:
+    import anyio
+
+    from service.bench import compare
+    from service.errors import EngineFault
+    from service.machine import Machine
+    from service.repository import BundleError, line_up, load_bundle
+    from service.server import serving_options
+
+    chosen = settings.load({"model_repository": ".", "engine": options.engine}, os.environ)
+    try:
+        lineup = line_up(load_bundle(options.bundle.resolve()), serving_options(chosen, Machine.look()))
+        print(anyio.run(compare, lineup.engines[0][-1], options.runs, backend_options={"use_uvloop": True}))
+    except (BundleError, EngineFault, ImportError) as error:
+        raise CommandError(str(error)) from error
     return 0
 
 

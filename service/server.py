@@ -44,7 +44,7 @@ def run_server(settings: Settings, *, is_check: bool = False) -> list[str]:
     Raises:
         CannotStart: a port is taken, or the repository cannot be read.
     """
-    options = _serving_options(settings, Machine.look())
+    options = serving_options(settings, Machine.look())
 
     async def work() -> list[str]:
         server = Server(settings, options)
@@ -218,7 +218,8 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _serving_options(settings: Settings, machine: Machine) -> ServingOptions:
+def serving_options(settings: Settings, machine: Machine) -> ServingOptions:
+    """Give the repository its part of the settings."""
     state = settings.state_directory
     config = settings.mindspore_lite_config
     return ServingOptions(

@@ -14,9 +14,10 @@ from service.engines.order import (
     OpenvinoOptions,
     SimulatedOptions,
 )
-from service.engines.process import BatchAnswer, EngineProcess, NotBegun, Refused
+from service.engines.process import CHILD, BatchAnswer, EngineProcess, NotBegun, Refused
 
 __all__ = [
+    "CHILD",
     "ArtifactFile",
     "BatchAnswer",
     "Engine",

@@ -27,7 +27,7 @@ from service.tensors import Logits, Rows
 
 _log = logging.getLogger("cardinal.engine")
 
-_CHILD = Path(__file__).parent / "child"
+CHILD = Path(__file__).parent / "child"
 # A child that made the memory shorter would end us by a signal when we touch what is gone.
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _HANG_FACTOR = 20  # times the expected time: by then it is not slow, it hangs
@@ -84,7 +84,7 @@ class EngineProcess:
                 memory = mmap.mmap(memory_fd, 0)
                 talk.setblocking(False)
                 descriptors = (their_talk.fileno(), memory_fd)
-                words = [order.python, str(_CHILD), *map(str, descriptors), str(os.getpid())]
+                words = [order.python, str(CHILD), *map(str, descriptors), str(os.getpid())]
                 program = Program(words, descriptors)
             except OSError as error:
                 raise EngineFault(f"the engine process could not be started: {error}") from error

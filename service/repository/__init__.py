@@ -7,9 +7,18 @@ model.py       a Bundle -> engines and queue, verified on its golden samples
 repository.py  the directory -> the models, whatever state each is in
 """
 
-from service.repository.bundle import BundleError
-from service.repository.lineup import ServingOptions
+from service.repository.bundle import BundleError, load_bundle
+from service.repository.lineup import ServingOptions, line_up
 from service.repository.model import ServedModel
 from service.repository.repository import Repository, RepositoryError, Slot
 
-__all__ = ["BundleError", "Repository", "RepositoryError", "ServedModel", "ServingOptions", "Slot"]
+__all__ = [
+    "BundleError",
+    "Repository",
+    "RepositoryError",
+    "ServedModel",
+    "ServingOptions",
+    "Slot",
+    "line_up",
+    "load_bundle",
+]

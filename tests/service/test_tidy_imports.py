@@ -16,7 +16,7 @@ LAYERS = [
     {"settings"},
     {"logs", "metrics", "doctor", "images", "answers", "deadline", "uploads"},
     {"journal", "decoding", "engines"},
-    {"batching"},
+    {"batching", "bench"},
     {"repository"},
     {"health", "inference"},
     {"rest", "rpc", "client"},
