@@ -19,7 +19,7 @@ from service.latency_tables import TABLES
 
 PREFIX = "CARDINAL_"
 MIB = 1024 * 1024
-_FAULTS = ("crash", "hang", "wrong_rows", "slow")
+_FAULTS = ("crash", "hang", "wrong_rows", "slow", "garbage", "memory")
 _SHARE = re.compile(r"0(\.[0-9]+)?|1(\.0+)?")
 _MOST_THREADS_UNASKED = 8  # each may hold a whole decoded picture
 
@@ -99,7 +99,7 @@ class Settings(BaseModel):
     simulated_faults: str = Field(
         "none",
         description="Faults of the simulated engine with their probability at each batch, such as "
-        "`crash:0.01,hang:0.001`; there are crash, hang, wrong_rows and slow.",
+        "`crash:0.01,hang:0.001`; there are crash, hang, wrong_rows, slow, garbage and memory.",
     )
     state_folder: str = Field(
         "auto",

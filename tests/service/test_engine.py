@@ -177,6 +177,7 @@ async def test_a_simulated_device_jitters_upwards_only() -> None:
         ("crash", f"{ENDED} (signal 11, SIGSEGV) {RAN}"),
         ("hang", f"the engine process was killed: no answer for 0.5 s {RAN}"),
         ("wrong_rows", "the engine refused: ValueError: the engine answered float32 (0, 10) for 1 rows"),
+        ("memory", f"{ENDED} (exit code 1) {RAN}"),
     ],
 )
 async def test_a_simulated_device_fails_as_it_is_told(fault: str, sentence: str) -> None:

@@ -374,7 +374,9 @@ def test_simulated_faults_are_read_as_documented(text: str, faults: dict[str, fl
 def test_a_simulated_fault_that_is_none_is_told_with_what_there_is(text: str) -> None:
     (fault,) = _faults(REQUIRED | {"simulated_faults": text})
     assert fault.startswith(f"--simulated-faults is {text!r}: ")
-    assert "is none of crash, hang, wrong_rows, slow with a probability, as crash:0.01" in fault
+    assert (
+        "is none of crash, hang, wrong_rows, slow, garbage, memory with a probability, as crash:0.01" in fault
+    )
 
 
 def test_devices_and_tables_are_checked_at_once() -> None:

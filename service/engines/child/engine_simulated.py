@@ -6,6 +6,7 @@ Its order may have it jitter and fail, so that anybody can see what the server m
 import ctypes
 import os
 import signal
+import sys
 import time
 from typing import Any, Dict
 
@@ -39,6 +40,10 @@ class Engine:
             os.kill(os.getpid(), signal.SIGSEGV)
         if self._falls_to("hang"):
             signal.pause()
+        if self._falls_to("garbage"):
+            os.write(int(sys.argv[1]), os.urandom(50))  # to the server, whose socket it is
+        if self._falls_to("memory"):
+            np.empty(2**60, np.uint8)
         logits = np.stack([self._logits_of(image) for image in images])
         time.sleep(max(0.0, end - time.perf_counter()))
         return logits[1:] if self._falls_to("wrong_rows") else logits
