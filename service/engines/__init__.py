@@ -3,9 +3,13 @@
 engine.py    one engine for as long as its model is served, whatever happens to its process
 process.py   one life of one process
 order.py     what a process is to load, and how
+curve.py     how long its batches take
+measure.py   how that is found out
 """
 
+from service.engines.curve import Curve, GearTime
 from service.engines.engine import Engine
+from service.engines.measure import gear_time, measure, still_holds
 from service.engines.order import (
     ArtifactFile,
     EngineOptions,
@@ -20,13 +24,18 @@ __all__ = [
     "CHILD",
     "ArtifactFile",
     "BatchAnswer",
+    "Curve",
     "Engine",
     "EngineOptions",
     "EngineOrder",
     "EngineProcess",
+    "GearTime",
     "LiteOptions",
     "NotBegun",
     "OpenvinoOptions",
     "Refused",
     "SimulatedOptions",
+    "gear_time",
+    "measure",
+    "still_holds",
 ]
