@@ -7,8 +7,10 @@ ClassifyRequest -> find the model -> decode -> batch -> encode -> Classification
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal, get_args
 
 from service.answers import ScoredClass, best_classes, scores_of
+from service.batching import Urgency
 from service.deadline import Deadline
 from service.decoding import Decoder
 from service.errors import InvalidInput, quoted
@@ -17,6 +19,19 @@ from service.metrics import Metrics
 from service.repository import Repository, ServedModel
 
 DEFAULT_TOP_K = 5
+
+Priority = Literal["high", "normal", "low"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+
+
+def priority_of(text: str | None) -> Priority:
+    """Read the priority that a caller asks for; without one it is normal."""
+    for priority in PRIORITIES:
+        if text == priority:
+            return priority
+    if text is not None:
+        raise InvalidInput(f"X-Priority is {quoted(text)}; allowed are {', '.join(PRIORITIES)}")
+    return "normal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +43,8 @@ class ClassifyRequest:
     images: Sequence[bytes]  # encoded pictures
     top_k: int | None  # None means DEFAULT_TOP_K; more than there are classes means all
     deadline: Deadline
+    caller: str  # who takes turns with others
+    priority: Priority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +85,10 @@ class Inference:
         """Classify all images of a request, or raise the ServiceError that tells why not."""
         model = self._find(request, entry)
         top_k = DEFAULT_TOP_K if request.top_k is None else request.top_k
-        model.queue.check_room(len(request.images))
+        urgency = Urgency(
+            deadline=request.deadline.at, caller=request.caller, priority=PRIORITIES.index(request.priority)
+        )
+        model.queue.check_room(len(request.images), urgency)
 
         began = time.monotonic()
         with request.deadline.enforced("its images were decoded"):
@@ -76,7 +96,7 @@ class Inference:
 
         decoded = time.monotonic()
         with request.deadline.enforced("it waited for the engine"):
-            answer = await model.queue.submit(rows)
+            answer = await model.queue.submit(rows, urgency)
 
         answered = time.monotonic()
         scores = scores_of(answer.logits, model.bundle.manifest.temperature)

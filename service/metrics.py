@@ -57,6 +57,25 @@ class Metrics:
             served,
             registry=self.registry,
         )
+        self.batches = Counter(
+            "cardinal_batches",
+            "Batches that an engine ran, by the gear and why it was run: full, idle, held or deadline.",
+            (*served, "gear", "reason"),
+            registry=self.registry,
+        )
+        self.admissions = Counter(
+            "cardinal_admissions",
+            "Requests at the queue: admitted, refused as full or late, or expired there.",
+            (*served, "verdict"),
+            registry=self.registry,
+        )
+        self.prediction_error_seconds = Histogram(
+            "cardinal_prediction_error_seconds",
+            "How far the end of a request's last batch was from what was predicted when it was admitted.",
+            served,
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self.queue_rows = Gauge(
             "cardinal_queue_rows", "Rows waiting for an engine.", served, registry=self.registry
         )

@@ -14,6 +14,7 @@ import anyio
 from anyio.abc import TaskGroup
 from starlette.types import ASGIApp
 
+from service.batching import Bounds
 from service.bell import Bell
 from service.decoding import Decoder, give_large_pictures_back
 from service.engines import LiteOptions, SimulatedOptions
@@ -231,7 +232,9 @@ def serving_options(settings: Settings, machine: Machine) -> ServingOptions:
         load_timeout_s=settings.load_timeout_s,
         engine_timeout_s=settings.engine_timeout_s,
         max_batch_rows=settings.max_batch_rows,
-        max_queued_rows=settings.max_queued_rows,
+        bounds=Bounds(max_rows=settings.max_queued_rows, max_device_s=settings.max_queued_s),
+        profile_s=settings.profile_s,
+        state_folder=state,
         max_image_pixels=settings.max_image_pixels,
         openvino_precision=settings.openvino_precision,
         openvino_cache=state and state / "openvino",

@@ -103,7 +103,7 @@ class Settings(BaseModel):
     )
     state_folder: str = Field(
         "auto",
-        description="Directory for what makes the next start faster, such as compiled models; `auto` is "
+        description="Directory for what makes the next start faster, compiled models and measured curves; `auto` is "
         "`cardinal` in the user's cache, `none` keeps nothing.",
     )
     engine_timeout_s: Seconds = Field(
@@ -120,6 +120,14 @@ class Settings(BaseModel):
     )
     max_queued_rows: int = Field(
         256, ge=1, le=65536, description="Rows that may wait for one model; more are refused with 429."
+    )
+    max_queued_s: Seconds = Field(
+        60.0, gt=0, description="Device time that may wait for one model; more is refused with 429."
+    )
+    profile_s: Seconds = Field(
+        10.0,
+        gt=0,
+        description="Longest time to measure how long the batches of a version take, at its first start.",
     )
     max_requests: int = Field(
         256, ge=1, le=65536, description="Requests in progress on each door; more are refused with 429."

@@ -1,21 +1,85 @@
-"""Decides the next batch: rows waiting, gears of the artifact -> rows to take, gear to run. A pure function."""
+"""Decides the next batch: tuning, waiting rows with their deadlines, now -> a gear, or to hold. Pure functions."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from service.batching.control import HOLD
+from service.batching.line import Line
+from service.batching.tuning import Tuning
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How many rows go into the next batch, and the batch size that the engine runs them at."""
+class Reason(StrEnum):
+    """Why a batch was run as it was."""
 
-    rows: int
+    FULL = "full"  # at least as many rows waited as the gear takes
+    IDLE = "idle"  # the device was free, and nothing was worth waiting for
+    HELD = "held"  # a further row was waited for, as long as was worth it
+    DEADLINE = "deadline"  # another gear than usual, to keep what was promised
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Run the next rows at this gear; fewer rows than that are padded."""
+
     gear: int
+    reason: Reason
 
 
-def next_batch(waiting: int, gears: Sequence[int] | None, max_rows: int) -> Plan:
-    """Take as much as fits, at the smallest gear that holds it; without gears every size runs as it is."""
-    if gears is None:
-        rows = min(waiting, max_rows)
-        return Plan(rows=rows, gear=rows)
-    rows = min(waiting, max(gears))
-    return Plan(rows=rows, gear=min(gear for gear in gears if gear >= rows))
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Wait for one more row, until this moment at the latest."""
+
+    until: float
+
+
+Plan: TypeAlias = Run | Hold
+
+
+def plan(tuning: Tuning, line: Line, now: float, *, has_held: bool) -> Plan:
+    """Decide for a device that is free while rows wait.
+
+    The control limits decide, unless a promise would be broken: what is left must be through in time by one gear
+    alone. Then another gear may keep the promises, a smaller one before a larger.
+    """
+    rows = line.rows
+    if rows >= len(tuning.limits.gears):
+        return Run(tuning.main, Reason.FULL)
+    wanted = tuning.limits.gear(rows, may_hold=not has_held)
+    if wanted == HOLD:
+        until = now + tuning.hold_s
+        if _is_kept(tuning, line, until, batch=0):
+            return Hold(until)
+        wanted = tuning.limits.gear(rows, may_hold=False)
+    if wanted == tuning.main <= rows:
+        return Run(wanted, Reason.FULL)
+    for gear in sorted(tuning.curve.gears, key=lambda gear: (gear > wanted, abs(gear - wanted))):
+        if _is_kept(tuning, line, now + tuning.curve.usual_s(gear), batch=gear):
+            return Run(gear, _reason(gear, wanted, rows, has_held=has_held))
+    return Run(wanted, _reason(wanted, wanted, rows, has_held=has_held))
+
+
+def _reason(gear: int, wanted: int, rows: int, *, has_held: bool) -> Reason:
+    if gear != wanted:
+        return Reason.DEADLINE
+    if has_held:
+        return Reason.HELD
+    return Reason.FULL if gear <= rows else Reason.IDLE
+
+
+def _is_kept(tuning: Tuning, line: Line, free_at: float, *, batch: int) -> bool:
+    """Tell whether the next `batch` rows are in time at `free_at`, and the others by one gear from then on."""
+    gears = {tuning.main, batch or tuning.main}
+    return any(_is_kept_by(gear, tuning, line, free_at, batch=batch) for gear in gears)
+
+
+def _is_kept_by(gear: int, tuning: Tuning, line: Line, free_at: float, *, batch: int) -> bool:
+    rows = line.rows
+    place = -batch
+    for ticket in line:
+        if ticket.deadline >= free_at + tuning.finish_s(max(0, rows - batch), gear):
+            return True  # and so are those behind it, who have later deadlines or a lower priority
+        place += ticket.waiting
+        if ticket.deadline < free_at + tuning.finish_s(max(0, place), gear):
+            return False
+    return True

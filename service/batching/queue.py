@@ -1,52 +1,68 @@
 """Turns many small requests into few large engine calls.
 
-    submit() -> bounded queue -> next_batch() -> engine -> each caller's own rows
+    submit() -> Scheduler -> one task for each engine -> each caller's own rows
 
-There is no delay: a batch is whatever arrived while the engine was busy. All state belongs to the event loop; it
-changes in synchronous functions only, so there is no lock.
+What is decided is decided by the scheduler, in synchronous functions on the event loop, so there is no lock. Here is
+what takes time: callers that wait, engines that run, and the moments at which something is to be decided anew.
 """
 
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import anyio
 import numpy as np
+from anyio.to_thread import run_sync
 
-from service.batching.plan import next_batch
-from service.engines import BatchAnswer, NotBegun
-from service.errors import EngineFault, InvalidInput, Overloaded, ServiceError, Stopping
+from service.batching.line import Part, Ticket
+from service.batching.plan import Hold
+from service.batching.scheduler import Batch, Bounds, Demanded, Device, Refusal, Scheduler
+from service.batching.tuning import Tuning
+from service.batching.watch import CurveWatch
+from service.engines import BatchAnswer, Curve, NotBegun
+from service.errors import DeadlineExceeded, EngineFault, InvalidInput, Overloaded, ServiceError, Stopping
 from service.logs import fields
 from service.metrics import Metrics
 from service.tensors import Logits, Rows
 
 _log = logging.getLogger("cardinal.queue")
 
-_PACE_MEMORY = 0.8  # weight of the past in the moving mean of device time per row
+_SHORTEST_RETRY_S = 0.1
+_LATE = "the request's deadline would have passed before its turn"
 
 
 class BatchEngine(Protocol):
     """What the queue needs of an engine."""
 
+    @property
+    def curve(self) -> Curve:
+        """How long its batches take, and so which gears it has; known once it is ready."""
+
     async def ready(self) -> None:
         """Wait until batches can be run."""
 
-    async def run(self, batch: Sequence[Rows], gear: int) -> BatchAnswer:
-        """Run one batch, or raise EngineFault, or NotBegun where it was not taken."""
+    async def run(self, batch: Sequence[Rows], gear: int, expected_s: float) -> BatchAnswer:
+        """Run one batch, or raise EngineFault, or NotBegun if it could not take it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuePolicy:
-    """The limits of one model's queue."""
+    """The rows that one model's queue takes, and its limits."""
 
     row_shape: tuple[int, int, int]
-    gears: Sequence[int] | None  # batch sizes of the artifact; None where any runs
-    max_batch_rows: int
-    max_queued_rows: int
+    bounds: Bounds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Urgency:
+    """Whose rows they are, and how soon they are wanted."""
+
+    deadline: float = float("inf")  # on the clock of time.monotonic()
+    caller: str = ""
+    priority: int = 0  # the lower goes first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,34 +74,28 @@ class QueueAnswer:
     engine_s: float
 
 
-@dataclass(slots=True, eq=False)
-class _Ticket:
-    """One request in the queue; it may be served by several batches."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Request(Ticket):
+    """A ticket with its rows, and its caller who waits."""
 
-    rows: Rows
+    images: Rows
     outcome: asyncio.Future[QueueAnswer]
-    arrived: float = field(default_factory=time.monotonic)
     queue_s: float = 0.0
     engine_s: float = 0.0
-    taken: int = 0  # rows handed to batches so far
-    answers: list[Logits] = field(default_factory=list)
+    answers: dict[int, Logits] = field(default_factory=dict)  # by the number of their first row
 
-    @property
-    def waiting(self) -> int:
-        return len(self.rows) - self.taken
+    def rows_of(self, part: Part) -> Rows:
+        return self.images[part.span.start : part.span.stop]
 
-    def take(self, rows: int) -> Rows:
-        if self.taken == 0:
-            self.queue_s = time.monotonic() - self.arrived
-        part = self.rows[self.taken : self.taken + rows]
-        self.taken += rows
-        return part
+    def begin(self, now: float) -> None:
+        if not self.queue_s:
+            self.queue_s = now - self.arrived
 
-    def fulfil(self, logits: Logits, engine_s: float) -> None:
-        self.answers.append(logits)
+    def fulfil(self, part: Part, logits: Logits, engine_s: float) -> None:
+        self.answers[part.span.start] = logits
         self.engine_s += engine_s
-        if sum(map(len, self.answers)) == len(self.rows) and not self.outcome.done():
-            whole = np.concatenate(self.answers)
+        if sum(map(len, self.answers.values())) == self.rows and not self.outcome.done():
+            whole = np.concatenate([self.answers[start] for start in sorted(self.answers)])
             self.outcome.set_result(QueueAnswer(logits=whole, queue_s=self.queue_s, engine_s=self.engine_s))
 
     def fail(self, error: ServiceError) -> None:
@@ -93,158 +103,295 @@ class _Ticket:
             self.outcome.set_exception(error)
 
 
+class _Lane:
+    """One engine, the scheduler's picture of it, and the batch that it is to run next."""
+
+    def __init__(self, engine: BatchEngine, device: Device) -> None:
+        self.engine, self.device = engine, device
+        self.watch: CurveWatch | None = None
+        self._next: Batch | None = None
+        self._is_given = anyio.Event()
+        device.is_there = False
+
+    def give(self, batch: Batch) -> None:
+        """Hand over the next batch; the one before has ended."""
+        self._next = batch
+        self._is_given.set()
+
+    async def given(self) -> Batch:
+        """Wait for the next batch."""
+        while self._next is None:
+            await self._is_given.wait()
+        batch, self._next, self._is_given = self._next, None, anyio.Event()
+        return batch
+
+
 class BatchQueue:
-    """The queue before one engine. `run` serves it; `submit` may be called by any number of tasks."""
+    """The queue before the engines of one model. `run` serves it; `submit` may be called by any number of tasks."""
 
     def __init__(
-        self, engine: BatchEngine, policy: QueuePolicy, metrics: Metrics, labels: tuple[str, str]
+        self,
+        engines: Sequence[BatchEngine],
+        policy: QueuePolicy,
+        metrics: Metrics,
+        labels: tuple[str, str],
     ) -> None:
-        self._engine, self._policy, self._metrics, self._labels = engine, policy, metrics, labels
-        self._tickets: deque[_Ticket] = deque()
-        self._running: list[_Ticket] = []
-        self._work = anyio.Event()
+        self._policy, self._metrics, self._labels = policy, metrics, labels
+        self._scheduler = Scheduler(policy.bounds, devices=len(engines), now=time.monotonic())
+        devices = self._scheduler.devices
+        self._lanes = [_Lane(engine, device) for engine, device in zip(engines, devices, strict=True)]
+        self._unsettled: set[_Request] = set()
         self._is_closed = False
-        self._waiting_for_engine = anyio.CancelScope()
-        self._row_s = 0.0  # device time per row, a moving mean
+        self._has_ended = anyio.Event()
+        self._hold: asyncio.TimerHandle | None = None
+        self._demands: Sequence[Demanded] = ()
+        self._demands_changed = anyio.Event()
 
     @property
     def waiting_rows(self) -> int:
         """Rows of callers that no batch has taken yet."""
-        return sum(ticket.waiting for ticket in self._tickets)
+        return self._scheduler.line.rows
 
-    def check_room(self, rows: int) -> None:
+    @property
+    def tunings(self) -> list[Tuning]:
+        """What the engines that can take a batch are run by."""
+        devices = self._scheduler.devices
+        return [device.tuning for device in devices if device.is_there and device.tuning is not None]
+
+    def check_room(self, rows: int, urgency: Urgency) -> None:
         """Raise what submit() of so many rows would raise now: worth knowing before they are decoded."""
         if self._is_closed:
             raise Stopping("the model is being stopped; it takes no more requests")
-        limit, waiting = self._policy.max_queued_rows, self.waiting_rows
+        limit = self._policy.bounds.max_rows
         if rows > limit:
             raise InvalidInput(f"the request has {rows} images; allowed are {limit}")
-        if waiting + rows > limit:
-            wait_s = max(0.1, self._row_s * waiting)
-            raise Overloaded(
-                f"{waiting} images are waiting and {rows} more would exceed {limit}", retry_after_s=wait_s
-            )
+        now = time.monotonic()
+        ticket = _ticket(rows, urgency, now)
+        refusal = self._scheduler.refusal(ticket, now)
+        if refusal is not None:
+            self._scheduler.count(ticket, now)
+            self._consider_tuning(now)
+            self._judged("full" if refusal.is_full else "late")
+            raise self._overloaded(refusal, ticket, now)
 
-    async def submit(self, rows: Rows) -> QueueAnswer:
+    async def submit(self, rows: Rows, urgency: Urgency) -> QueueAnswer:
         """Wait for the logits of `rows`, in their order. A caller that is cancelled leaves the queue.
 
         Raises:
-            Overloaded: the queue is full.
+            Overloaded: the queue is full, or the answer would come too late.
+            DeadlineExceeded: the answer would come too late after all.
             EngineFault: the engine failed at a batch with these rows.
             Stopping: the queue was closed before.
         """
         if rows.shape[1:] != self._policy.row_shape or rows.dtype != np.uint8 or not len(rows):
             raise ValueError(f"rows are {rows.dtype} {rows.shape}, not uint8 (n, *{self._policy.row_shape})")
-        self.check_room(len(rows))
-        ticket = _Ticket(rows, asyncio.get_running_loop().create_future())
-        self._tickets.append(ticket)
-        self._work.set()
-        self._show()
+        self.check_room(len(rows), urgency)
+        now = time.monotonic()
+        request = _Request(
+            rows=len(rows),
+            arrived=now,
+            deadline=urgency.deadline,
+            caller=urgency.caller,
+            priority=urgency.priority,
+            images=rows,
+            outcome=asyncio.get_running_loop().create_future(),
+        )
+        self._scheduler.count(request, now)
+        self._scheduler.admit(request)
+        self._judged("admitted")
+        self._unsettled.add(request)
+        self._dispatch()
         try:
-            return await ticket.outcome
+            return await request.outcome
         finally:
-            if ticket in self._tickets:
-                self._tickets.remove(ticket)
-                self._show()
-            self._stop_waiting_for_nobody()
+            self._unsettled.discard(request)
+            self._scheduler.withdraw(request)
+            self._show()
+            self._end_if_done()
 
     def close(self) -> None:
         """Refuse new work; run() answers what is queued and returns."""
         self._is_closed = True
-        self._work.set()
-        self._stop_waiting_for_nobody()
+        self._end_if_done()
 
     def cut_off(self) -> None:
         """Answer everybody with an error at once; batches that run are not waited for by anyone."""
-        self.close()
-        for ticket in (*self._running, *self._tickets):
-            ticket.fail(Stopping("the server stopped before the answer was there"))
+        self._is_closed = True
+        for request in tuple(self._unsettled):
+            self._scheduler.withdraw(request)
+            request.fail(Stopping("the server stopped before the answer was there"))
+        self._show()
+        self._end_if_done()
 
     async def run(self) -> None:
         """Serve until close(). A failing engine fails its batch, never this loop."""
+        self._end_if_done()
         try:
-            while self._tickets or not self._is_closed:
-                await self._work.wait()
-                self._work = anyio.Event()
-                while self._tickets:
-                    with anyio.CancelScope() as self._waiting_for_engine:
-                        await self._engine.ready()
-                    await self._run_batch()
+            async with anyio.create_task_group() as tasks:
+                for lane in self._lanes:
+                    tasks.start_soon(self._serve, lane)
+                tasks.start_soon(self._tune)
+                await self._has_ended.wait()
+                tasks.cancel_scope.cancel()
         finally:  # however the loop ends, nobody is left waiting on it
+            self._stop_holding()
             self.cut_off()
 
-    async def _run_batch(self) -> None:
-        self._drop_gone()
-        if not self._tickets:
+    async def _serve(self, lane: _Lane) -> None:
+        """Run the batches of one engine, one after the other."""
+        while True:
+            await lane.engine.ready()
+            await self._tune_to(lane)
+            lane.device.is_there = True
+            self._dispatch()
+            while lane.device.is_there:
+                lane.device.is_there = await self._run_batch(lane, await lane.given())
+                self._dispatch()
+                self._end_if_done()
+
+    async def _tune_to(self, lane: _Lane) -> None:
+        """Believe the curve that an engine brings, unless it is that of its former life, corrected since."""
+        if lane.watch is not None and lane.watch.measured == lane.engine.curve:
             return
-        plan = next_batch(self.waiting_rows, self._policy.gears, self._policy.max_batch_rows)
-        parts = self._take(plan.rows)
-        self._running = [ticket for ticket, _ in parts]
+        lane.watch = CurveWatch(lane.engine.curve)
+        lane.device.curve = lane.engine.curve
+        demanded = self._scheduler.demanded(lane.device, time.monotonic())
+        self._scheduler.use(demanded, await run_sync(demanded.tuned))
+
+    async def _run_batch(self, lane: _Lane, batch: Batch) -> bool:
+        """Run a batch and answer its callers; tell whether the engine took it at all."""
+        parts = [(part.ticket, part) for part in batch.parts if isinstance(part.ticket, _Request)]
+        began = time.monotonic()
         try:
-            answer = await self._answer_of([rows for _, rows in parts], plan.gear)
-            if len(answer.logits) != plan.rows:
-                raise EngineFault(f"the engine answered {len(answer.logits)} rows for {plan.rows}")
+            rows = [request.rows_of(part) for request, part in parts]
+            answer = await lane.engine.run(rows, batch.gear, batch.usually_until - batch.began)
+            if len(answer.logits) != batch.rows:
+                raise EngineFault(f"the engine answered {len(answer.logits)} rows for {batch.rows}")
+        except NotBegun:
+            self._scheduler.put_back(batch)
+            return False
         except EngineFault as error:
-            self._fail(parts, str(error))
+            self._fail(batch, parts, str(error))
         except Exception:  # noqa: BLE001 - a fault of ours ends one batch, not the queue of a model
             _log.exception("unforeseen_error")
-            self._fail(parts, "an unforeseen error while the batch ran; the log has it")
+            self._fail(batch, parts, "an unforeseen error while the batch ran; the log has it")
         else:
-            self._settle(parts, answer)
-            self._account(plan.rows, plan.gear, answer.engine_s)
-        self._running = []
+            self._scheduler.finished(batch)
+            self._settle(parts, answer, began)
+            self._account(batch)
+            self._learn(lane, batch.gear, time.monotonic() - began)
+        return True
 
-    async def _answer_of(self, batch: Sequence[Rows], gear: int) -> BatchAnswer:
-        """Run a batch on the next process, where the one that was there had gone."""
-        while True:
-            try:
-                return await self._engine.run(batch, gear)
-            except NotBegun:
-                await self._engine.ready()
+    def _learn(self, lane: _Lane, gear: int, took_s: float) -> None:
+        corrected = lane.watch.corrected(gear, took_s) if lane.watch else None
+        if corrected is not None:
+            lane.device.curve = corrected
+            times = corrected.times[gear]
+            values = {"gear": gear, "p50_s": round(times.p50_s, 6), "p99_s": round(times.p99_s, 6)}
+            _log.info(
+                "curve_corrected", extra=fields(model=self._labels[0], version=self._labels[1], **values)
+            )
+
+    def _dispatch(self) -> None:
+        """Hand out batches as long as an engine is idle and there is something for it to do."""
+        self._stop_holding()
+        if any(lane.device.is_idle for lane in self._lanes):
+            self._drop_gone()
+        now = time.monotonic()
+        while isinstance(decision := self._scheduler.next_batch(now), Batch):
+            self._lanes[decision.device.number].give(decision)
+        if isinstance(decision, Hold):
+            loop = asyncio.get_running_loop()
+            self._hold = loop.call_later(max(0.0, decision.until - now), self._dispatch)
+        while self._scheduler.expired:
+            self._expire(self._scheduler.expired.pop())
+        self._consider_tuning(now)
+        self._show()
 
     def _drop_gone(self) -> None:
         """Forget callers that have left but whose tasks have not run since."""
-        self._tickets = deque(ticket for ticket in self._tickets if not ticket.outcome.done())
-        self._show()
+        for request in self._unsettled:
+            if request.outcome.done():
+                self._scheduler.withdraw(request)
 
-    def _stop_waiting_for_nobody(self) -> None:
-        """End the wait for an engine when all have left and nobody can come: it might never be ready."""
-        if self._is_closed and not self._tickets:
-            self._waiting_for_engine.cancel()
+    def _stop_holding(self) -> None:
+        if self._hold is not None:
+            self._hold.cancel()
+            self._hold = None
 
-    def _take(self, rows: int) -> list[tuple[_Ticket, Rows]]:
-        parts = []
-        while rows:
-            ticket = self._tickets[0]
-            part = ticket.take(min(rows, ticket.waiting))
-            parts.append((ticket, part))
-            rows -= len(part)
-            if not ticket.waiting:
-                self._tickets.popleft()
-        self._show()
-        return parts
-
-    def _settle(self, parts: list[tuple[_Ticket, Rows]], answer: BatchAnswer) -> None:
+    def _settle(self, parts: Sequence[tuple[_Request, Part]], answer: BatchAnswer, began: float) -> None:
         start = 0
-        for ticket, rows in parts:
-            ticket.fulfil(answer.logits[start : start + len(rows)], answer.engine_s)
-            start += len(rows)
+        for request, part in parts:
+            request.begin(began)
+            request.fulfil(part, answer.logits[start : start + part.rows], answer.engine_s)
+            start += part.rows
 
-    def _fail(self, parts: list[tuple[_Ticket, Rows]], sentence: str) -> None:
+    def _fail(self, batch: Batch, parts: Sequence[tuple[_Request, Part]], sentence: str) -> None:
         _log.error("batch_failed", extra=fields(model=self._labels[0], requests=len(parts), error=sentence))
-        for ticket, _ in parts:
-            ticket.fail(EngineFault(sentence))
-            if ticket in self._tickets:  # the rest of a split request is worth nothing now
-                self._tickets.remove(ticket)
-        self._show()
+        self._scheduler.finished(batch)
+        for request, _ in parts:
+            request.fail(EngineFault(sentence))
+            self._scheduler.withdraw(request)  # the rest of a split request is worth nothing now
 
-    def _account(self, rows: int, gear: int, engine_s: float) -> None:
-        self._metrics.batch_rows.labels(*self._labels).observe(rows)
-        self._metrics.batch_padding_rows.labels(*self._labels).inc(gear - rows)
-        row_s = engine_s / rows
-        self._row_s = _PACE_MEMORY * self._row_s + (1 - _PACE_MEMORY) * row_s if self._row_s else row_s
+    def _expire(self, ticket: Ticket) -> None:
+        if isinstance(ticket, _Request):
+            ticket.fail(DeadlineExceeded(_LATE))
+            self._judged("expired")
+
+    def _overloaded(self, refusal: Refusal, ticket: Ticket, now: float) -> ServiceError:
+        retry_after_s = max(_SHORTEST_RETRY_S, refusal.retry_after_s)
+        if refusal.is_full:
+            bounds = self._policy.bounds
+            sentence = (
+                f"{refusal.waiting} images are waiting; with {ticket.rows} more they would be above "
+                f"{bounds.max_rows}, or take longer than {bounds.max_device_s:g} s"
+            )
+        else:
+            left_s = max(0.0, ticket.deadline - now)
+            sentence = (
+                f"the answer would take {refusal.predicted_s:.3f} s; the request has {left_s:.3f} s left"
+            )
+        return Overloaded(sentence, retry_after_s=retry_after_s)
+
+    def _consider_tuning(self, now: float) -> None:
+        demands = self._scheduler.new_demands(now)
+        if demands:
+            self._demands = demands
+            self._demands_changed.set()
+
+    async def _tune(self) -> None:
+        """Keep the plans in tune with the arrivals, in a thread: it takes tens of milliseconds."""
+        while True:
+            await self._demands_changed.wait()
+            self._demands_changed = anyio.Event()
+            for demanded in self._demands:
+                self._scheduler.use(demanded, await run_sync(demanded.tuned))
+
+    def _end_if_done(self) -> None:
+        """End run() when it is closed and nobody waits: an engine that is not ready might never be."""
+        is_running = any(lane.device.batch is not None for lane in self._lanes)
+        if self._is_closed and not self._unsettled and not is_running:
+            self._has_ended.set()
+
+    def _account(self, batch: Batch) -> None:
+        self._metrics.batch_rows.labels(*self._labels).observe(batch.rows)
+        self._metrics.batch_padding_rows.labels(*self._labels).inc(batch.gear - batch.rows)
+        self._metrics.batches.labels(*self._labels, str(batch.gear), batch.reason.value).inc()
+        now = time.monotonic()
+        for part in batch.parts:
+            if not part.ticket.waiting and part.ticket.predicted:
+                error_s = abs(now - part.ticket.predicted)
+                self._metrics.prediction_error_seconds.labels(*self._labels).observe(error_s)
+
+    def _judged(self, verdict: str) -> None:
+        self._metrics.admissions.labels(*self._labels, verdict).inc()
 
     def _show(self) -> None:
-        waiting = self.waiting_rows
-        self._metrics.queue_rows.labels(*self._labels).set(waiting)
-        self._metrics.queue_device_seconds.labels(*self._labels).set(waiting * self._row_s)
+        self._metrics.queue_rows.labels(*self._labels).set(self.waiting_rows)
+        self._metrics.queue_device_seconds.labels(*self._labels).set(self._scheduler.device_s)
+
+
+def _ticket(rows: int, urgency: Urgency, now: float) -> Ticket:
+    return Ticket(
+        rows=rows, arrived=now, deadline=urgency.deadline, caller=urgency.caller, priority=urgency.priority
+    )

@@ -8,6 +8,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from service.bell import Bell
+from service.engines.curve import Curve
 from service.engines.order import EngineOrder
 from service.engines.process import BatchAnswer, EngineProcess, NotBegun, Refused
 from service.errors import EngineFault
@@ -25,7 +26,7 @@ _DOUBLINGS = 10  # more would overflow in the end
 _LAST_LINES_S = 0.5
 
 
-Proof: TypeAlias = Callable[[EngineProcess], Awaitable[None]]
+Proof: TypeAlias = Callable[[EngineProcess], Awaitable[Curve]]
 
 
 class Engine:
@@ -51,6 +52,7 @@ class Engine:
         self._bell, self._prove, self._is_wanted = bell, prove, is_wanted
         self._process: EngineProcess | None = None
         self._refusals = 0  # of the last batches
+        self._curve: Curve | None = None
         labels = (self._order.model, self._order.version, self.device)
         self._restarts = metrics.engine_restarts.labels(*labels)
         metrics.engine_ready.labels(*labels).set_function(lambda: float(self.is_ready))
@@ -59,6 +61,13 @@ class Engine:
     def device(self) -> str:
         """What it runs on, as logs and metrics name it."""
         return str(self._order.device)
+
+    @property
+    def curve(self) -> Curve:
+        """How long its batches take, as it was proven; known once it has been ready."""
+        if self._curve is None:
+            raise ValueError("an engine has no curve before its first process is proven")
+        return self._curve
 
     @property
     def is_ready(self) -> bool:
@@ -101,10 +110,10 @@ class Engine:
 
         Raises:
             EngineFault: the batch failed.
-            NotBegun: there is no process, or it was gone before it took the batch.
+            NotBegun: there is no process, it is not wanted, or it was gone before it took the batch.
         """
         process = self._process
-        if process is None:
+        if process is None or not self._is_wanted():
             raise NotBegun
         try:
             answer = await process.run(batch, gear, expected_s)
@@ -126,8 +135,7 @@ class Engine:
             group.start_soon(process.log_output)
             try:
                 await process.load()
-                await self._prove(process)
-                self._gain(process)
+                self._gain(process, await self._prove(process))
                 task_status.started()
                 how = await process.ended()
             except EngineFault as error:  # kept until the group is closed, which would wrap it
@@ -164,8 +172,8 @@ class Engine:
             _log.warning("engine_useless", extra=self._fields(refusals=self._refusals, fault=str(error)))
             process.kill()
 
-    def _gain(self, process: EngineProcess) -> None:
-        self.about, self.trouble, self._process = process.about, None, process
+    def _gain(self, process: EngineProcess, curve: Curve) -> None:
+        self.about, self.trouble, self._process, self._curve = process.about, None, process, curve
         self._bell.ring()
         self._refusals = 0
         _log.info("engine_loaded", extra=self._fields(engine=process.about, pid=process.pid))

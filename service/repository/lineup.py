@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from service.batching import Bounds
 from service.devices import CPU, Device
 from service.engines import (
     ArtifactFile,
@@ -36,7 +37,9 @@ class ServingOptions:
     load_timeout_s: float
     engine_timeout_s: float
     max_batch_rows: int
-    max_queued_rows: int
+    bounds: Bounds  # of each model's queue
+    profile_s: float  # the longest that a version is measured
+    state_folder: Path | None  # where curves are kept
     max_image_pixels: int
     openvino_precision: Literal["auto", "f32", "bf16"]
     openvino_cache: Path | None

@@ -1,7 +1,7 @@
 """One version of a model while it is served: bundle -> engines and queue, after its golden samples were right."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -12,15 +12,15 @@ from anyio.to_thread import run_sync
 from service.answers import scores_of
 from service.batching import BatchQueue, QueuePolicy
 from service.bell import Bell
-from service.engines import BatchAnswer, Engine, EngineProcess, NotBegun, Refused
+from service.engines import Curve, Engine, EngineProcess, Refused
 from service.errors import EngineFault
 from service.images import decode
 from service.logs import fields
 from service.metrics import Metrics
 from service.repository.bundle import Bundle, BundleError, check_digest
 from service.repository.lineup import ServingOptions, line_up
-from service.repository.manifest import FILE_NAME
-from service.tensors import Rows
+from service.repository.manifest import FILE_NAME, Artifact
+from service.repository.profiler import Profiler
 
 _log = logging.getLogger("cardinal.repository")
 
@@ -32,23 +32,20 @@ class ServedModel:
     until one of them is back.
     """
 
-    def __init__(self, bundle: Bundle, options: ServingOptions, metrics: Metrics, bell: Bell) -> None:
+    def __init__(
+        self, bundle: Bundle, options: ServingOptions, profiler: Profiler, metrics: Metrics, bell: Bell
+    ) -> None:
         lineup = line_up(bundle, options)
         self.bundle = bundle
-        self._options, self._metrics, self._bell = options, metrics, bell
+        self._options, self._profiler, self._metrics, self._bell = options, profiler, metrics, bell
         self._chosen = [Engine(ways, metrics, bell, self._prove) for ways in lineup.engines]
         self._stand_in: Engine | None = None
         if lineup.stand_in:
             self._stand_in = Engine(lineup.stand_in, metrics, bell, self._prove, self._lacks_others)
         self.engines = [*self._chosen, *([self._stand_in] if self._stand_in else [])]
         first = lineup.engines[0][0]
-        policy = QueuePolicy(
-            row_shape=(first.side, first.side, 3),
-            gears=lineup.gears,
-            max_batch_rows=first.max_rows,
-            max_queued_rows=options.max_queued_rows,
-        )
-        self.queue = BatchQueue(FirstReady(self.engines, bell), policy, metrics, (self.name, self.version))
+        policy = QueuePolicy(row_shape=(first.side, first.side, 3), bounds=options.bounds)
+        self.queue = BatchQueue(self.engines, policy, metrics, (self.name, self.version))
 
     @property
     def is_ready(self) -> bool:
@@ -145,11 +142,28 @@ class ServedModel:
     def _fields(self, **values: object) -> dict[str, object]:
         return fields(model=self.name, version=self.version, **values)
 
-    async def _prove(self, process: EngineProcess) -> None:
+    async def _prove(self, process: EngineProcess) -> Curve:
         """Refuse a process that runs another file than the bundle names, or answers the golden samples wrongly.
 
-        Each one is asked, after every restart too: the disk may have changed since the last one was.
+        Each one is asked, after every restart too: the disk may have changed since the last one was. How long the
+        batches of one that is right take is measured then, once.
         """
+        await self._check_answers(process)
+        order = process.order
+        gears = order.gears or _powers_of_two(order.max_rows)
+        files = {file.path for file in order.files}
+        digests = [each.sha256 for each in self.bundle.manifest.artifacts if self._path_of(each) in files]
+        depends_on = {
+            "artifacts": " ".join(digests),
+            "engine": process.about,
+            "device": str(order.device),
+            "cpu": self._options.machine.cpu_model,
+            "threads": str(order.threads),
+            "gears": " ".join(map(str, gears)),
+        }
+        return await self._profiler.curve(process, gears, depends_on)
+
+    async def _check_answers(self, process: EngineProcess) -> None:
         if self._options.engine == "simulated":
             reason = "a simulated engine answers seeded scores"
             _log.warning("golden_samples_skipped", extra=self._fields(reason=reason))
@@ -161,11 +175,12 @@ class ServedModel:
                 worst = max(worst, await self._deviation(process, index, min(file.gears or (1,))))
         _log.info("golden_samples_agree", extra=self._fields(largest_deviation=float(f"{worst:.2g}")))
 
+    def _path_of(self, artifact: Artifact) -> Path:
+        return self.bundle.directory / artifact.file
+
     async def _check_digest(self, path: Path) -> None:
         (artifact,) = (
-            artifact
-            for artifact in self.bundle.manifest.artifacts
-            if self.bundle.directory / artifact.file == path
+            artifact for artifact in self.bundle.manifest.artifacts if self._path_of(artifact) == path
         )
         try:
             await run_sync(check_digest, self.bundle.directory, artifact)
@@ -191,20 +206,5 @@ class ServedModel:
         return float(off[worst] / expected.max())
 
 
-class FirstReady:
-    """Several engines as one: each batch goes to the first that can take it."""
-
-    def __init__(self, engines: Sequence[Engine], bell: Bell) -> None:
-        self._engines, self._bell = engines, bell
-
-    async def ready(self) -> None:
-        """Wait until one can take a batch."""
-        while not any(engine.is_ready for engine in self._engines):
-            await self._bell.wait()
-
-    async def run(self, batch: Sequence[Rows], gear: int) -> BatchAnswer:
-        """Run one batch as `Engine.run` does."""
-        for engine in self._engines:
-            if engine.is_ready:
-                return await engine.run(batch, gear)
-        raise NotBegun
+def _powers_of_two(most: int) -> tuple[int, ...]:
+    return tuple(2**power for power in range(most.bit_length()))

@@ -14,8 +14,10 @@ from service.errors import ModelNotFound, ModelNotReady, ServiceError, quoted
 from service.logs import fields
 from service.metrics import Metrics
 from service.repository.bundle import BundleError, load_bundle
+from service.repository.curves import CurveStore
 from service.repository.lineup import ServingOptions
 from service.repository.model import ServedModel
+from service.repository.profiler import Profiler
 
 _log = logging.getLogger("cardinal.repository")
 
@@ -71,6 +73,7 @@ class Repository:
 
     def __init__(self, directory: Path, options: ServingOptions, metrics: Metrics, bell: Bell) -> None:
         self._options, self._metrics, self._bell = options, metrics, bell
+        self._profiler = Profiler(CurveStore(options.state_folder), options.profile_s)
         self._slots = {slot.model: slot for slot in _scan(directory)}
         self._loading = anyio.Semaphore(_LOADS_AT_ONCE)
 
@@ -156,7 +159,7 @@ class Repository:
         async with anyio.create_task_group() as tasks:
             async with self._loading:
                 bundle = await run_sync(load_bundle, slot.directory)
-                served = ServedModel(bundle, self._options, self._metrics, self._bell)
+                served = ServedModel(bundle, self._options, self._profiler, self._metrics, self._bell)
                 await tasks.start(served.serve)
             self._say_ready(slot, served)
 

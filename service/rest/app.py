@@ -17,7 +17,7 @@ from service import __version__
 from service.errors import ClientGone, InvalidInput, MethodNotAllowed, RouteNotFound, ServiceError, quoted
 from service.gate import Gate
 from service.health import Health
-from service.inference import Classification, ClassifyRequest, Inference
+from service.inference import Classification, ClassifyRequest, Inference, priority_of
 from service.journal import Journal, choose_id
 from service.repository import Repository, Slot
 from service.rest import schemas
@@ -59,7 +59,8 @@ class RestDoor:
         """Classify one or several pictures.
 
         The body is a picture as it is (any content type but the following), a form with files named `image`, or
-        JSON. The header `X-Request-Timeout-Ms` sets a deadline.
+        JSON. The header `X-Request-Timeout-Ms` sets a deadline, `X-Priority` is `high`, `normal` or `low`, and
+        `X-Caller` says who takes turns with others; without it that is the client's address.
         """
         entry = self._journal.entry("rest", request.headers.get("x-request-id"))
         try:
@@ -73,6 +74,8 @@ class RestDoor:
                     images=body.images,
                     top_k=body.top_k,
                     deadline=deadline,
+                    caller=request.headers.get("x-caller") or (request.client.host if request.client else ""),
+                    priority=priority_of(request.headers.get("x-priority")),
                 )
                 answer = await _unless_gone(request, lambda: self._inference.classify(asked, entry))
                 return _answer(answer, entry.id, entry.seconds)

@@ -28,6 +28,8 @@ BODY_DOCUMENTATION: dict[str, Any] = {
             "schema": {"type": "integer", "minimum": 1, "default": DEFAULT_TOP_K},
         },
         {"name": "X-Request-Timeout-Ms", "in": "header", "schema": {"type": "integer", "minimum": 1}},
+        {"name": "X-Priority", "in": "header", "schema": {"enum": ["high", "normal", "low"]}},
+        {"name": "X-Caller", "in": "header", "schema": {"type": "string"}},
         {"name": "X-Request-Id", "in": "header", "schema": {"type": "string"}},
     ],
     "requestBody": {

@@ -7,7 +7,7 @@ import grpc
 
 from service.errors import InvalidInput, ServiceError
 from service.gate import Gate
-from service.inference import Classification, ClassifyRequest, Inference
+from service.inference import Classification, ClassifyRequest, Inference, priority_of
 from service.journal import Entry, Journal
 from service.rpc.errors import refuse
 from service.rpc.messages import parsed
@@ -42,7 +42,7 @@ class Classifier:
 
     async def classify(self, _messages: object, context: Context) -> wire.ClassifyResponse:
         """Classify one or several pictures."""
-        entry = self._journal.entry("grpc", _request_id(context))
+        entry = self._journal.entry("grpc", _metadata(context, "x-request-id"))
         try:
             return await self._answered(context, entry)
         except ServiceError as error:
@@ -64,6 +64,8 @@ class Classifier:
                 images=call.images,
                 top_k=call.top_k if call.HasField("top_k") else None,
                 deadline=deadline,
+                caller=_metadata(context, "x-caller") or context.peer().rpartition(":")[0],
+                priority=priority_of(_metadata(context, "x-priority")),
             )
             answer = await self._inference.classify(request, entry)
             await self.answers.passed()
@@ -77,9 +79,9 @@ class Classifier:
         return message
 
 
-def _request_id(context: Context) -> str | None:
+def _metadata(context: Context, name: str) -> str | None:
     for key, value in context.invocation_metadata() or ():
-        if key == "x-request-id" and isinstance(value, str):
+        if key == name and isinstance(value, str):
             return value
     return None
 

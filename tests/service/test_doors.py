@@ -423,10 +423,28 @@ async def test_health_tells_server_and_model_apart(doors: Doors) -> None:
 
 
 async def test_a_deadline_that_passes_is_told_with_what_was_allowed(doors: Doors) -> None:
-    many = [encoded(photo(900, 900, seed), quality=40) for seed in range(1)]
-    response = await doors.rest.post(path(MODEL), content=many[0], headers={"x-request-timeout-ms": "1"})
+    async def stalling() -> AsyncIterator[bytes]:
+        yield JPEG[:100]
+        await anyio.sleep_forever()
+
+    response = await doors.rest.post(path(MODEL), content=stalling(), headers={"x-request-timeout-ms": "1"})
     assert response.status_code == 504
-    assert "no answer within 0.001 s" in response.json()["error"]
+    assert "no answer within 0.001 s: the time ran out while its body was read" in response.json()["error"]
+
+
+@pytest.mark.parametrize("door", ["rest", "grpc"])
+async def test_a_priority_that_is_none_is_refused(doors: Doors, door: str) -> None:
+    sentence = "X-Priority is 'urgent'; allowed are high, normal, low"
+    if door == "rest":
+        response = await doors.rest.post(path(MODEL), content=JPEG, headers={"x-priority": "urgent"})
+        assert (response.status_code, response.json()["error"]) == (400, sentence)
+        return
+    call = classifier_pb2_grpc.ClassifierStub(doors.channel).Classify
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call(
+            classifier_pb2.ClassifyRequest(model=MODEL, images=[JPEG]), metadata=(("x-priority", "urgent"),)
+        )
+    assert (refused.value.code(), refused.value.details()) == (grpc.StatusCode.INVALID_ARGUMENT, sentence)
 
 
 async def test_the_metrics_count_every_answer_and_only_known_models(doors: Doors) -> None:

@@ -1,5 +1,6 @@
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -11,10 +12,10 @@ import pytest
 from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
-from service.batching import BatchQueue, QueueAnswer, QueuePolicy
+from service.batching import BatchQueue, Bounds, QueueAnswer, QueuePolicy, Urgency
 from service.bell import Bell
-from service.engines import BatchAnswer
-from service.errors import EngineFault, InvalidInput, Overloaded, ServiceError, Stopping
+from service.engines import BatchAnswer, Curve, NotBegun
+from service.errors import DeadlineExceeded, EngineFault, InvalidInput, Overloaded, ServiceError, Stopping
 from service.metrics import Metrics
 from service.tensors import Logits, Rows
 
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.anyio
 
 LABELS = {"model": "cats", "version": "3"}
 PATIENCE_S = 4.0
+ANYBODY = Urgency()
 
 
 def rows_of(numbers: Sequence[int]) -> Rows:
@@ -41,9 +43,11 @@ def logits_of(numbers: Sequence[int]) -> Logits:
 class GateEngine:
     """An engine that runs a batch only when it is let through, and then does as it was told."""
 
-    def __init__(self) -> None:
+    def __init__(self, curve: Curve) -> None:
+        self.curve = curve
         self.batches: list[list[int]] = []  # the numbers in the rows of each batch, once it has begun
         self.gears: list[int] = []
+        self.expected_s: list[float] = []
         self.errors: deque[Exception] = deque()  # for the next batches, instead of answers
         self.surplus_rows = 0  # answered above what was asked
         self.batch_s = 0.5  # what it says that a batch took
@@ -55,7 +59,10 @@ class GateEngine:
         while not self._is_ready:
             await self._bell.wait()
 
-    async def run(self, batch: Sequence[Rows], gear: int) -> BatchAnswer:
+    async def run(self, batch: Sequence[Rows], gear: int, expected_s: float) -> BatchAnswer:
+        if not self._is_ready:
+            raise NotBegun
+        self.expected_s.append(expected_s)
         numbers = [number for rows in batch for number in numbers_in(rows)]
         self.batches.append(numbers)
         self.gears.append(gear)
@@ -84,6 +91,7 @@ class Caller:
     """A task that submits rows and keeps what becomes of them."""
 
     numbers: Sequence[int]
+    urgency: Urgency = ANYBODY
     answer: QueueAnswer | None = None
     error: ServiceError | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
@@ -94,7 +102,7 @@ class Caller:
         task_status.started()
         try:
             with self.scope:
-                self.answer = await queue.submit(rows_of(self.numbers))
+                self.answer = await queue.submit(rows_of(self.numbers), self.urgency)
         except ServiceError as error:
             self.error = error
         finally:
@@ -116,9 +124,9 @@ class Caller:
 class Stage:
     """A queue that is being served, its engine, its metrics, and a group for callers."""
 
-    def __init__(self, tasks: TaskGroup, policy: QueuePolicy) -> None:
-        self.tasks, self.engine, self.metrics = tasks, GateEngine(), Metrics()
-        self.queue = BatchQueue(self.engine, policy, self.metrics, ("cats", "3"))
+    def __init__(self, tasks: TaskGroup, policy: QueuePolicy, curve: Curve) -> None:
+        self.tasks, self.engine, self.metrics = tasks, GateEngine(curve), Metrics()
+        self.queue = BatchQueue([self.engine], policy, self.metrics, ("cats", "3"))
         self.loop = anyio.CancelScope()
         self.loop_ended = anyio.Event()
 
@@ -127,8 +135,8 @@ class Stage:
             await self.queue.run()
         self.loop_ended.set()
 
-    async def call(self, *numbers: int) -> Caller:
-        caller = Caller(numbers)
+    async def call(self, *numbers: int, urgency: Urgency = ANYBODY) -> Caller:
+        caller = Caller(numbers, urgency)
         await self.tasks.start(caller.ask, self.queue)
         return caller
 
@@ -138,24 +146,33 @@ class Stage:
         await self.engine.begun(1)
         return caller
 
-    def metric(self, name: str) -> float | None:
-        return self.metrics.registry.get_sample_value(name, LABELS)
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, LABELS | labels)
 
 
 @asynccontextmanager
 async def staged(
-    *, gears: Sequence[int] | None = None, max_batch_rows: int = 8, max_queued_rows: int = 64
+    *, gears: Sequence[int] = (), max_batch_rows: int = 8, max_queued_rows: int = 64, batch_s: float = 1e-4
 ) -> AsyncIterator[Stage]:
-    policy = QueuePolicy(
-        row_shape=(1, 1, 3), gears=gears, max_batch_rows=max_batch_rows, max_queued_rows=max_queued_rows
-    )
+    gears = gears or range(1, max_batch_rows + 1)
+    curve = Curve.exact(
+        {gear: batch_s * (1 + gear / 100) for gear in gears}
+    )  # more rows cost next to nothing
+    policy = QueuePolicy(row_shape=(1, 1, 3), bounds=Bounds(max_rows=max_queued_rows, max_device_s=1000))
     with anyio.fail_after(PATIENCE_S):
         async with anyio.create_task_group() as tasks:
-            stage = Stage(tasks, policy)
+            stage = Stage(tasks, policy, curve)
             tasks.start_soon(stage.serve)
+            await tuned(stage.queue)
             yield stage
             stage.engine.let_through(100)
             stage.queue.close()
+
+
+async def tuned(queue: BatchQueue) -> None:
+    """Wait until the queue has tuned itself to its engine, which it does in a thread."""
+    while not queue.tunings:
+        await checkpoint()
 
 
 async def settled() -> None:
@@ -199,8 +216,8 @@ async def test_a_full_queue_refuses_at_once_and_tells_when_to_come_back() -> Non
     async with staged(max_queued_rows=4) as stage:
         await stage.busy()
         waiting = await stage.call(1, 2, 3, 4)
-        with pytest.raises(Overloaded, match="4 images are waiting and 1 more would exceed 4") as refusal:
-            await stage.queue.submit(rows_of([5]))
+        with pytest.raises(Overloaded, match="4 images are waiting; with 1 more") as refusal:
+            await stage.queue.submit(rows_of([5]), ANYBODY)
         assert refusal.value.retry_after_s is not None
         assert refusal.value.retry_after_s > 0
         stage.engine.let_through(2)
@@ -209,17 +226,14 @@ async def test_a_full_queue_refuses_at_once_and_tells_when_to_come_back() -> Non
     assert stage.engine.batches == [[0], [1, 2, 3, 4]]
 
 
-async def test_the_time_to_come_back_is_the_device_time_of_what_waits() -> None:
-    async with staged(max_queued_rows=8) as stage:
-        stage.engine.batch_s = 3.0
-        stage.engine.let_through()
-        await all_through(await stage.call(1, 2, 3, 4, 5, 6))
-        await stage.call(0)
-        await stage.engine.begun(2)
+async def test_the_time_to_come_back_is_when_there_will_be_room() -> None:
+    async with staged(gears=[2], batch_s=3.0, max_queued_rows=8) as stage:
+        await stage.busy()
         await stage.call(*range(8))
         with pytest.raises(Overloaded) as refusal:
-            stage.queue.check_room(1)
-        assert refusal.value.retry_after_s == pytest.approx(8 * 3.0 / 6)
+            stage.queue.check_room(3, ANYBODY)
+    # The batch that has just begun, and two more that make room for three rows.
+    assert refusal.value.retry_after_s == pytest.approx(3 * 3.06, rel=0.05)
 
 
 async def test_rows_are_counted_not_requests() -> None:
@@ -227,7 +241,7 @@ async def test_rows_are_counted_not_requests() -> None:
         await stage.busy()
         await stage.call(1, 2, 3, 4, 5)
         with pytest.raises(Overloaded):
-            stage.queue.check_room(4)
+            stage.queue.check_room(4, ANYBODY)
         await stage.call(6, 7, 8)
         assert stage.queue.waiting_rows == 8
 
@@ -236,7 +250,7 @@ async def test_rows_that_run_take_no_room_in_the_queue() -> None:
     async with staged(max_queued_rows=4) as stage:
         await stage.call(1, 2, 3, 4)
         await stage.engine.begun(1)
-        stage.queue.check_room(4)
+        stage.queue.check_room(4, ANYBODY)
 
 
 async def test_a_caller_that_leaves_gives_its_room_back() -> None:
@@ -245,13 +259,13 @@ async def test_a_caller_that_leaves_gives_its_room_back() -> None:
         caller = await stage.call(1, 2, 3, 4)
         caller.scope.cancel()
         await all_through(caller)
-        stage.queue.check_room(4)
+        stage.queue.check_room(4, ANYBODY)
 
 
 async def test_a_request_that_could_never_fit_is_told_what_is_allowed() -> None:
     async with staged(max_queued_rows=4) as stage:
         with pytest.raises(InvalidInput, match="the request has 5 images; allowed are 4"):
-            await stage.queue.submit(rows_of(range(5)))
+            await stage.queue.submit(rows_of(range(5)), ANYBODY)
 
 
 async def test_a_caller_that_left_is_dropped_before_the_engine_runs() -> None:
@@ -365,7 +379,7 @@ async def test_a_wrong_row_count_is_an_engine_error(surplus: int) -> None:
 async def test_shapes_and_types_are_checked_before_queueing(rows: Rows) -> None:
     async with staged() as stage:
         with pytest.raises(ValueError, match=r"not uint8 \(n, \*\(1, 1, 3\)\)"):
-            await stage.queue.submit(rows)
+            await stage.queue.submit(rows, ANYBODY)
         await settled()
         assert stage.engine.batches == []
 
@@ -379,7 +393,7 @@ async def test_if_the_loop_is_cancelled_nobody_is_left_waiting() -> None:
         stage.loop.cancel()
         await all_through(split, queued)
         with pytest.raises(Stopping):
-            await stage.queue.submit(rows_of([5]))
+            await stage.queue.submit(rows_of([5]), ANYBODY)
     assert [type(caller.error) for caller in (split, queued)] == [Stopping, Stopping]
 
 
@@ -388,7 +402,7 @@ async def test_closing_answers_what_was_accepted_and_refuses_what_is_new() -> No
         accepted = [await stage.busy(), *[await stage.call(number, number) for number in (1, 2, 3)]]
         stage.queue.close()
         with pytest.raises(Stopping):
-            await stage.queue.submit(rows_of([4]))
+            await stage.queue.submit(rows_of([4]), ANYBODY)
         stage.engine.let_through(4)
         await stage.loop_ended.wait()
         await all_through(*accepted)
@@ -429,7 +443,7 @@ async def test_cutting_off_answers_everybody_at_once() -> None:
         stage.queue.cut_off()
         await all_through(running, *queued)
         with pytest.raises(Stopping):
-            stage.queue.check_room(1)
+            stage.queue.check_room(1, ANYBODY)
     assert {type(caller.error) for caller in (running, *queued)} == {Stopping}
     assert stage.engine.batches == [[0]]
 
@@ -547,7 +561,7 @@ async def test_the_gauges_show_what_waits_and_return_to_zero() -> None:
         await stage.engine.begun(2)
         waiting = [await stage.call(3, 4, 5), await stage.call(6)]
         assert stage.metric("cardinal_queue_rows") == 4
-        assert stage.metric("cardinal_queue_device_seconds") == pytest.approx(4 * stage.engine.batch_s)
+        assert stage.metric("cardinal_queue_device_seconds") == pytest.approx(4 * 1.08e-4 / 8)
         stage.engine.let_through(2)
         await all_through(running, *waiting)
         assert stage.metric("cardinal_queue_rows") == 0
@@ -596,17 +610,17 @@ async def test_the_gauges_return_to_zero_when_the_loop_is_cut_off() -> None:
 class RestlessEngine(GateEngine):
     """Takes a random number of turns of the loop for each batch, and fails one in twenty."""
 
-    def __init__(self, chance: random.Random) -> None:
-        super().__init__()
+    def __init__(self, curve: Curve, chance: random.Random) -> None:
+        super().__init__(curve)
         self._chance = chance
 
-    async def run(self, batch: Sequence[Rows], gear: int) -> BatchAnswer:
+    async def run(self, batch: Sequence[Rows], gear: int, expected_s: float) -> BatchAnswer:
         for _ in range(self._chance.randrange(6)):
             await checkpoint()
         if self._chance.random() < 1 / 20:
             self.errors.append(EngineFault("one in twenty"))
         self.let_through()
-        return await super().run(batch, gear)
+        return await super().run(batch, gear, expected_s)
 
 
 async def _come_and_perhaps_leave(caller: Caller, queue: BatchQueue, chance: random.Random) -> None:
@@ -618,15 +632,15 @@ async def _come_and_perhaps_leave(caller: Caller, queue: BatchQueue, chance: ran
             caller.scope.cancel()
 
 
-@pytest.mark.parametrize("gears", [None, (1, 4, 16)])
+@pytest.mark.parametrize("gears", [range(1, 17), (1, 4, 16)])
 async def test_whatever_happens_each_of_3000_requests_gets_its_own_rows_once(
-    gears: Sequence[int] | None, caplog: pytest.LogCaptureFixture
+    gears: Sequence[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL)
     chance, metrics = random.Random(20), Metrics()
-    engine = RestlessEngine(chance)
-    policy = QueuePolicy(row_shape=(1, 1, 3), gears=gears, max_batch_rows=16, max_queued_rows=20_000)
-    queue = BatchQueue(engine, policy, metrics, ("cats", "3"))
+    engine = RestlessEngine(Curve.exact({gear: 1e-4 + gear * 1e-6 for gear in gears}), chance)
+    policy = QueuePolicy(row_shape=(1, 1, 3), bounds=Bounds(max_rows=20_000, max_device_s=1000))
+    queue = BatchQueue([engine], policy, metrics, ("cats", "3"))
     callers, first = [], 0
     for _ in range(3000):
         rows = chance.randint(1, 5)
@@ -655,3 +669,108 @@ async def test_whatever_happens_each_of_3000_requests_gets_its_own_rows_once(
     assert len(set(run)) == len(run)  # no row was run twice
     assert set(run) >= {number for caller in answered for number in caller.numbers}
     assert max(map(len, engine.batches)) <= 16
+
+
+async def test_an_earlier_deadline_is_served_first_and_a_higher_priority_before_all() -> None:
+    async with staged(gears=[1]) as stage:
+        await stage.busy()
+        now = time.monotonic()
+        late, soon, first = [
+            await stage.call(number, urgency=Urgency(deadline=now + left_s, priority=priority))
+            for number, left_s, priority in ((1, 3600, 1), (2, 1800, 1), (3, 7200, 0))
+        ]
+        stage.engine.let_through(4)
+        await all_through(late, soon, first)
+    assert stage.engine.batches == [[0], [3], [2], [1]]
+
+
+async def test_one_caller_with_hundreds_of_images_does_not_starve_the_single_ones_of_others() -> None:
+    async with staged(gears=[4], max_queued_rows=600) as stage:
+        await stage.busy()
+        greedy = await stage.call(*range(1000, 1500), urgency=Urgency(caller="greedy"))
+        modest = [await stage.call(number, urgency=Urgency(caller=str(number))) for number in range(1, 9)]
+        stage.engine.let_through(200)
+        await all_through(greedy, *modest)
+    assert greedy.has_its_own_rows
+    served = [number for batch in stage.engine.batches for number in batch]
+    assert set(served[: 1 + 8 + 8]) >= set(range(1, 9))  # after one turn of the greedy caller
+
+
+async def test_a_request_that_would_be_answered_too_late_is_refused_at_once() -> None:
+    async with staged(gears=[1], batch_s=3.0) as stage:
+        await stage.busy()
+        urgency = Urgency(deadline=time.monotonic() + 4.0)
+        with pytest.raises(
+            Overloaded, match=r"the answer would take 6\.0\d\d s; the request has [34]\.\d\d\d s left"
+        ) as refusal:
+            await stage.queue.submit(rows_of([1]), urgency)
+        assert refusal.value.retry_after_s == pytest.approx(2.06, abs=0.5)
+        assert stage.metric("cardinal_admissions_total", verdict="late") == 1
+
+
+async def test_a_request_whose_turn_would_come_too_late_is_dropped_before_the_engine_runs() -> None:
+    async with staged(gears=[1], batch_s=0.01) as stage:
+        await stage.busy()  # and the engine takes longer than it ever did
+        late = await stage.call(1, urgency=Urgency(deadline=time.monotonic() + 0.05))
+        await anyio.sleep(late.urgency.deadline - time.monotonic())
+        fine = await stage.call(2)
+        stage.engine.let_through(2)
+        await all_through(late, fine)
+    assert isinstance(late.error, DeadlineExceeded)
+    assert stage.engine.batches == [[0], [2]]
+
+
+async def test_a_batch_that_an_engine_could_not_take_is_run_when_it_can() -> None:
+    async with staged() as stage:
+        await stage.busy()
+        waiting = await stage.call(1, 2)
+        stage.engine.be_ready(is_ready=False)
+        stage.engine.let_through()
+        await settled()
+        assert stage.queue.waiting_rows == 2
+        stage.engine.be_ready(is_ready=True)
+        stage.engine.let_through()
+        await all_through(waiting)
+    assert waiting.has_its_own_rows
+
+
+async def test_several_engines_share_the_line() -> None:
+    curve = Curve.exact({1: 1e-4})
+    engines = [GateEngine(curve), GateEngine(curve)]
+    policy = QueuePolicy(row_shape=(1, 1, 3), bounds=Bounds(max_rows=64, max_device_s=1000))
+    queue = BatchQueue(engines, policy, Metrics(), ("cats", "3"))
+    with anyio.fail_after(PATIENCE_S):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(queue.run)
+            while len(queue.tunings) < 2:
+                await checkpoint()
+            callers = [Caller((number,)) for number in range(4)]
+            for caller in callers:
+                await tasks.start(caller.ask, queue)
+            for engine in engines:
+                await engine.begun(1)
+            engines[1].let_through(3)
+            await all_through(*callers[1:])
+            assert not callers[0].through.is_set()
+            engines[0].let_through()
+            await all_through(callers[0])
+            queue.close()
+    assert [engine.batches for engine in engines] == [[[0]], [[1], [2], [3]]]
+
+
+async def test_an_engine_is_told_how_long_its_batch_should_take() -> None:
+    async with staged(gears=[2], batch_s=0.5) as stage:
+        stage.engine.let_through()
+        await all_through(await stage.call(1))
+    assert stage.engine.expected_s == [pytest.approx(0.51)]
+
+
+async def test_the_curve_is_corrected_when_batches_take_longer_than_they_did() -> None:
+    async with staged(gears=[1], batch_s=1e-6) as stage:
+        for number in range(60):
+            stage.engine.let_through()
+            await all_through(await stage.call(number))
+        stage.queue.check_room(1, ANYBODY)
+        while stage.queue.tunings[0].curve.usual_s(1) < 2e-6:
+            stage.engine.let_through()
+            await all_through(await stage.call(0))

@@ -18,6 +18,7 @@ import pytest
 
 from options import serving_options
 from service.answers import scores_of
+from service.batching import Urgency
 from service.bell import Bell
 from service.devices import parse_devices
 from service.engines import LiteOptions
@@ -139,7 +140,7 @@ async def test_a_good_bundle_is_verified_and_answers_as_its_golden_samples_say(
             decode(picture, manifest.preprocessing, max_pixels=1_000_000)
             for picture in model.bundle.golden_pictures
         ]
-        answer = await model.queue.submit(np.stack(pictures))
+        answer = await model.queue.submit(np.stack(pictures), Urgency())
         scores = scores_of(answer.logits, manifest.temperature)
         expected = np.array([sample.scores for sample in manifest.golden.samples])
         np.testing.assert_allclose(scores, expected, atol=1e-3)
@@ -227,7 +228,7 @@ async def test_each_damage_fails_its_own_model_with_file_key_and_value_while_oth
                 assert word in reason
             assert served.ready_metric(damage.__name__) == 0
         assert served.ready_metric("good") == 1
-        answer = await served.repository.find("good").queue.submit(rows(1))
+        answer = await served.repository.find("good").queue.submit(rows(1), Urgency())
         assert answer.logits.shape == (1, 10)
     failed = {line["model"]: line["error"] for line in events(caplog, "model_failed")}
     assert failed.keys() == {damage.__name__ for damage in DAMAGES}
@@ -396,7 +397,7 @@ async def test_a_model_whose_engine_is_started_again_is_found_but_not_ready(tmp_
             await served.bell.wait()
         assert slot.reason == "its engine is being started again"
         assert served.ready_metric("cats") == 0
-        answer = await served.repository.find("cats").queue.submit(rows(1))
+        answer = await served.repository.find("cats").queue.submit(rows(1), Urgency())
         assert len(answer.logits) == 1
         assert slot.is_ready
 
@@ -422,7 +423,7 @@ async def test_a_model_with_several_engines_is_ready_while_one_of_them_is(tmp_pa
             await served.bell.wait()
         assert sorted(served.engines_ready("cats").values()) == [0, 1]
         assert served.repository.slot("cats").is_ready
-        assert len((await model.queue.submit(rows(1))).logits) == 1
+        assert len((await model.queue.submit(rows(1), Urgency())).logits) == 1
         await all_ready(served, model)
 
 
@@ -483,7 +484,7 @@ async def test_a_model_falls_over_to_the_cpu_when_its_npus_fail_and_back_when_on
         while not model.about.startswith("openvino"):
             await served.bell.wait()
         assert slot.is_ready
-        assert (await model.queue.submit(rows(1))).logits.shape == (1, 10)
+        assert (await model.queue.submit(rows(1), Urgency())).logits.shape == (1, 10)
         assert served.engines_ready("cats") == {"ascend:0": 0, "ascend:1": 0, "cpu:0": 1}
         assert served.engine_of_info("cats") == {model.about}
 
@@ -491,7 +492,7 @@ async def test_a_model_falls_over_to_the_cpu_when_its_npus_fail_and_back_when_on
         while not model.about.startswith("mindspore_lite"):
             await served.bell.wait()
         assert served.engines_ready("cats")["cpu:0"] == 0
-        assert (await model.queue.submit(rows(2))).logits.shape == (2, 10)
+        assert (await model.queue.submit(rows(2), Urgency())).logits.shape == (2, 10)
     labels = {"model": "cats", "version": "1"}
     assert served.metrics.registry.get_sample_value("cardinal_fallovers_total", labels) == 1
     (over,) = events(caplog, "fell_over")
@@ -548,14 +549,14 @@ async def test_closing_answers_what_was_accepted_and_then_ends(tmp_path: Path) -
 
         async def ask(*, task_status: anyio.abc.TaskStatus[None]) -> None:
             task_status.started()
-            answered.append(len((await model.queue.submit(rows(6))).logits))
+            answered.append(len((await model.queue.submit(rows(6), Urgency())).logits))
 
         async with anyio.create_task_group() as callers:
             for _ in range(3):
                 await callers.start(ask)
             served.repository.close()
             with pytest.raises(Stopping):
-                await model.queue.submit(rows(1))
+                await model.queue.submit(rows(1), Urgency())
         await served.ended.wait()
         assert "it has been stopped" in served.failure("cats")
     assert answered == [6, 6, 6]
@@ -597,7 +598,7 @@ async def test_cutting_off_answers_what_a_hanging_engine_holds_and_ends(tmp_path
 
         async def ask() -> None:
             try:
-                await served.repository.find("cats").queue.submit(rows(1))
+                await served.repository.find("cats").queue.submit(rows(1), Urgency())
             except ServiceError as error:
                 errors.append(type(error))
 

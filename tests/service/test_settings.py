@@ -93,6 +93,8 @@ OTHER_VALUES = {
     "max_upload_bytes": "4096",
     "max_image_pixels": "1234",
     "max_images": "5",
+    "max_queued_s": "7",
+    "profile_s": "0.5",
     "decode_threads": "6",
     "request_timeout_s": "3.5",
     "lame_duck_s": "0",

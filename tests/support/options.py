@@ -1,5 +1,6 @@
 """How tests have models served, where it does not matter how."""
 
+from service.batching import Bounds
 from service.engines import LiteOptions, SimulatedOptions
 from service.latency_tables import TABLES
 from service.machine import Machine
@@ -19,7 +20,9 @@ def serving_options(engine: EngineChoice) -> ServingOptions:
         load_timeout_s=20,
         engine_timeout_s=20,
         max_batch_rows=4,
-        max_queued_rows=64,
+        bounds=Bounds(max_rows=64, max_device_s=60),
+        profile_s=0.05,
+        state_folder=None,
         max_image_pixels=1_000_000,
         openvino_precision="f32",
         openvino_cache=None,

@@ -83,7 +83,15 @@ def running(repository: Path, *flags: str, wait: str = "ready") -> Iterator[Runn
     """Start a server, wait for an event, and end it however the block ends."""
     words = [sys.executable, "-m", "service.cli", "serve", "--model-repository", str(repository)]
     words += ["--rest-port", "0", "--grpc-port", "0", "--control-port", "0", "--lame-duck-s", "0.3"]
-    words += ["--state-folder", "none", "--openvino-precision", "f32", *flags]  # as fast and clean as can be
+    words += [
+        "--state-folder",
+        "none",
+        "--openvino-precision",
+        "f32",
+        "--profile-s",
+        "0.2",
+        *flags,
+    ]  # as fast and clean as can be
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CARDINAL_")}
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
     server = RunningServer(process)
