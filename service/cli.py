@@ -61,6 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="tell what this machine can run, and why not")
     doctor.set_defaults(run=_doctor)
 
+    profile = commands.add_parser("profile", help="draw how long batches take, as a running server measured")
+    profile.set_defaults(run=_profile)
+    profile.add_argument("model")
+    profile.add_argument("--server", default="http://127.0.0.1:8000", help="(default http://127.0.0.1:8000)")
+
     bench = commands.add_parser("bench", help="measure on this machine").add_subparsers(required=True)
     engine = bench.add_parser("engine", help="what it costs that an engine has a process of its own")
     engine.set_defaults(run=_bench_engine)
@@ -116,6 +121,16 @@ def _doctor(_: argparse.Namespace) -> int:
     file = os.environ.get("CARDINAL_CONFIG")
     chosen = settings.load({"model_repository": "."}, os.environ, Path(file) if file else None)
     print(examine(Probe.here(chosen)))
+    return 0
+
+
+def _profile(options: argparse.Namespace) -> int:
+    from service.profile import NoProfile, drawn, fetch
+
+    try:
+        print(drawn(fetch(options.server, options.model)))
+    except NoProfile as error:
+        raise CommandError(str(error)) from error
     return 0
 
 

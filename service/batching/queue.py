@@ -153,10 +153,14 @@ class BatchQueue:
         return self._scheduler.line.rows
 
     @property
+    def devices(self) -> Sequence[Device]:
+        """What is known of each engine, in their order: its curve, and what it is tuned to."""
+        return self._scheduler.devices
+
+    @property
     def tunings(self) -> list[Tuning]:
         """What the engines that can take a batch are run by."""
-        devices = self._scheduler.devices
-        return [device.tuning for device in devices if device.is_there and device.tuning is not None]
+        return [device.tuning for device in self.devices if device.is_there and device.tuning is not None]
 
     def check_room(self, rows: int, urgency: Urgency) -> None:
         """Raise what submit() of so many rows would raise now: worth knowing before they are decoded."""

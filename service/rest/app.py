@@ -19,10 +19,11 @@ from service.gate import Gate
 from service.health import Health
 from service.inference import Classification, ClassifyRequest, Inference, priority_of
 from service.journal import Journal, choose_id
-from service.repository import Repository, Slot
+from service.repository import Repository, ServedModel, Slot
 from service.rest import schemas
 from service.rest.bodies import BODY_DOCUMENTATION, read_body
 from service.rest.errors import STATUS, refusal
+from service.rest.profiles import profile_of
 from service.uploads import Uploads
 
 _PAGE = Path(__file__).parent / "page"
@@ -255,7 +256,19 @@ def _describe(slot: Slot, *, with_labels: bool) -> dict[str, Any]:
         "accuracy": asdict(manifest.accuracy) if manifest.accuracy else None,
         "preprocessing": asdict(manifest.preprocessing),
         "provenance": provenance,
+        "profiles": _profiles(slot.served),
     }
+
+
+def _profiles(served: ServedModel) -> list[dict[str, Any]]:
+    """Tell of each engine how long its batches take, and what follows from that."""
+    pairs = zip(served.engines, served.queue.devices, strict=True)
+    return [
+        {"device": engine.device, "engine": engine.about}
+        | profile_of(device.curve, device.demanded, device.tuning)
+        for engine, device in pairs
+        if device.curve and device.demanded and device.tuning
+    ]
 
 
 async def _no_route(request: Request, error: Exception) -> JSONResponse:

@@ -94,6 +94,31 @@ class Provenance(BaseModel):
     seed: int | None
 
 
+class Gear(BaseModel):
+    """How long batches of one size take, and the least that as many images could take otherwise."""
+
+    gear: int
+    p50_ms: float
+    p99_ms: float
+    images_per_s: float
+    least_ms: Annotated[float, Field(description="The least time for as many images, by any batches.")]
+    best_batches: Annotated[list[int], Field(description="The batches that take the least time.")]
+    is_used: Annotated[bool, Field(description="False for a size that is never worth running.")]
+
+
+class Profile(BaseModel):
+    """The measured curve of one engine, and what the queue makes of it at the present load."""
+
+    device: str
+    engine: str
+    gears: list[Gear]
+    images_per_s: Annotated[float, Field(description="The arrivals that the queue is tuned to.")]
+    deadline_ms: Annotated[
+        float | None, Field(description="The usual deadline that it is tuned to; null while nobody asks.")
+    ]
+    main_gear: Annotated[int, Field(description="The batch size that a long line is run with.")]
+
+
 class ModelDescription(BaseModel):
     """A model of the repository; what lies behind `reason` is null until it is loaded."""
 
@@ -111,6 +136,7 @@ class ModelDescription(BaseModel):
     accuracy: Accuracy | None = None
     preprocessing: Preprocessing | None = None
     provenance: Provenance | None = None
+    profiles: list[Profile] | None = None
 
 
 class ModelList(BaseModel):

@@ -20,7 +20,7 @@ LAYERS = [
     {"repository"},
     {"health", "inference"},
     {"rest", "rpc", "client"},
-    {"server"},
+    {"server", "profile"},
     {"cli"},
 ]
 LAYER = {part: height for height, parts in enumerate(LAYERS) for part in parts}
