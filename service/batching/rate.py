@@ -17,6 +17,11 @@ class Demand:
         self._count = 0.0
         self._deadlines: deque[float] = deque(maxlen=_DEADLINES)
 
+    @property
+    def is_unknown(self) -> bool:
+        """Tell whether nobody has come yet."""
+        return not self._deadlines
+
     def arrived(self, rows: int, deadline_s: float, now: float) -> None:
         """Count rows that are to be answered within `deadline_s`."""
         self._count = self._count * math.exp((self._last - now) / _MEMORY_S) + rows

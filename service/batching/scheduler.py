@@ -126,6 +126,10 @@ class Scheduler:
 
     def count(self, ticket: Ticket, now: float) -> None:
         """Let an arrival count for the tuning, whether it is admitted or not."""
+        if self._demand.is_unknown:
+            self._looked_at = float(
+                "-inf"
+            )  # tuned for nobody, the gears may be too slow for whoever comes first
         self._demand.arrived(ticket.rows, ticket.deadline - now, now)
 
     def admit(self, ticket: Ticket) -> None:

@@ -1,4 +1,5 @@
 import math
+import random
 
 import pytest
 
@@ -103,3 +104,11 @@ def test_equal_demands_are_tuned_once() -> None:
     demanded = Scheduled([PACE.curve], tunings)._scheduler.devices[0].demanded
     assert demanded is not None
     assert tunings.tuned(demanded) is tunings.tuned(demanded)
+
+
+# What was found with it
+
+
+def test_the_first_to_come_are_not_refused_because_the_queue_was_tuned_for_nobody() -> None:
+    outcome = simulate((Arrival(number / 1500, 1, 0.015) for number in range(100)), scheduled(), PACE)
+    assert (outcome.refused, outcome.expired) == (0, 0)
