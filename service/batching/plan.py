@@ -68,18 +68,13 @@ def _reason(gear: int, wanted: int, rows: int, *, has_held: bool) -> Reason:
 
 
 def _is_kept(tuning: Tuning, line: Line, free_at: float, *, batch: int) -> bool:
-    """Tell whether the next `batch` rows are in time at `free_at`, and the others by one gear from then on."""
-    gears = {tuning.main, batch or tuning.main}
-    return any(_is_kept_by(gear, tuning, line, free_at, batch=batch) for gear in gears)
-
-
-def _is_kept_by(gear: int, tuning: Tuning, line: Line, free_at: float, *, batch: int) -> bool:
+    """Tell whether the next `batch` rows are in time at `free_at`, and the others by the main gear from then on."""
     rows = line.rows
     place = -batch
     for ticket in line:
-        if ticket.deadline >= free_at + tuning.finish_s(max(0, rows - batch), gear):
+        if ticket.deadline >= free_at + tuning.promise_s(max(0, rows - batch)):
             return True  # and so are those behind it, who have later deadlines or a lower priority
         place += ticket.waiting
-        if ticket.deadline < free_at + tuning.finish_s(max(0, place), gear):
+        if ticket.deadline < free_at + tuning.promise_s(max(0, place)):
             return False
     return True

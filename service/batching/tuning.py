@@ -51,16 +51,21 @@ class Tuning:
         """Tell when the row at this place is through by the main gear, which is what a newcomer is admitted by."""
         return self.finish_s(place, self.main)
 
-    def is_steady(self, deadline_s: float) -> bool:
-        """Tell whether a line that grew while smaller gears ran can still be run by the main one in time.
+    def gear_in_time(self, waiting: int, deadline_s: float, *, may_hold: bool) -> int:
+        """Tell which gear runs after a batch, or HOLD, if those who wait have no more time than they surely have.
 
-        Otherwise the first rows of a long line would be late each time that the main gear takes over.
+        A line that grew while the main gear ran was promised to be run by it; there may be no time for anything else.
         """
-        if self.main == self.curve.gears[0]:
-            return True
-        longest = self.limits.gears_now.index(self.main) - 1
-        grown_s = min(self.finish_s(longest, gear) for gear in self.curve.gears if gear < self.main)
-        return grown_s + self.finish_s(1, self.main) <= deadline_s
+        surely_s = deadline_s - self.curve.usual_s(self.main)
+        wanted = self.limits.gear(waiting, may_hold=may_hold)
+        if wanted == HOLD:
+            if self.hold_s + self.promise_s(waiting) <= surely_s:
+                return HOLD
+            wanted = self.limits.gear(waiting, may_hold=False)
+        rest = waiting - wanted
+        if rest <= 0 or self.curve.usual_s(wanted) + self.promise_s(rest) <= surely_s:
+            return wanted
+        return self.main
 
     def room(self, within_s: float, max_rows: int) -> int:
         """Tell how many places, of `max_rows`, are through within a time."""
@@ -77,7 +82,6 @@ def tune(curve: Curve, rate: float, deadline_s: float) -> Tuning:
     modes = [
         _mode(curve.only(curve.gears[:count]), rate, max_rows) for count in range(1, len(curve.gears) + 1)
     ]
-    modes = [mode for mode in modes if mode.is_steady(deadline_s)]
     outcomes = [_outcome(mode, rate, deadline_s, max_rows) for mode in modes]
     enough = max(outcome.goodput for outcome in outcomes) * _NEARLY
     good = [pair for pair in zip(outcomes, modes, strict=True) if pair[0].goodput >= enough]
@@ -112,7 +116,7 @@ def _outcome(mode: Tuning, rate: float, deadline_s: float, max_rows: int) -> _Ou
     moves, duration_s, served = np.zeros((room + 1, room + 1)), np.empty(room + 1), np.zeros(room + 1)
     during = {gear: _arrivals_during(mode, gear, rate, deadline_s, room) for gear in mode.curve.gears}
     for waiting in states.tolist():
-        gear = mode.limits.gear(waiting, may_hold=waiting < room) if waiting else HOLD
+        gear = mode.gear_in_time(waiting, deadline_s, may_hold=waiting < room) if waiting else HOLD
         if gear == HOLD:
             moves[waiting, waiting + 1] = 1.0
             duration_s[waiting] = 1 / rate

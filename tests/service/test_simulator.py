@@ -112,3 +112,21 @@ def test_equal_demands_are_tuned_once() -> None:
 def test_the_first_to_come_are_not_refused_because_the_queue_was_tuned_for_nobody() -> None:
     outcome = simulate((Arrival(number / 1500, 1, 0.015) for number in range(100)), scheduled(), PACE)
     assert (outcome.refused, outcome.expired) == (0, 0)
+
+
+@pytest.mark.parametrize("name", [*TABLES])
+@pytest.mark.parametrize("tightness", [2, 3, 5, 10, 25])
+def test_who_is_admitted_is_answered_in_time_at_any_overload(name: str, tightness: float) -> None:
+    pace = Pace(times_s=TABLES[name])
+    rate = random.Random(f"{name} {tightness}").uniform(0.5, 2.5) * pace.curve.most_rows_a_s
+    arrivals = Traffic(rate=rate, deadline_s=(tightness * pace.times_s[1],)).arrivals(4000, seed=9)
+    outcome = simulate(arrivals, Scheduled([pace.curve], Tunings()), pace)
+    assert outcome.late == 0
+    assert outcome.late_share <= 0.006  # those promised by one tuning and served by the next
+
+
+def test_a_most_efficient_gear_that_no_line_runs_is_tuned_for_without_an_error() -> None:
+    """Its gain is so small that whoever comes meanwhile would pay more."""
+    pace = Pace(times_s=TABLES["310p/sknet50"])
+    traffic = Traffic(rate=0.5 * pace.curve.most_rows_a_s, deadline_s=(3 * pace.times_s[1],))
+    assert simulate(traffic.arrivals(3000, seed=1), Scheduled([pace.curve], Tunings()), pace).answered
