@@ -5,11 +5,10 @@ robin), and within a round, as within a caller, the earliest deadline goes first
 deadline first; with one that sends hundreds of rows, the single rows of others pass it.
 """
 
-from bisect import bisect_left, insort
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush, merge
-from itertools import takewhile
+from heapq import heapify, heappop, heappush
+from itertools import chain
 from operator import attrgetter
 
 QUANTUM_ROWS = 8
@@ -42,11 +41,11 @@ class Ticket:
     def take(self, rows: int) -> "Part":
         """Take the first waiting rows that lie together, up to so many."""
         span = self._spans.pop(0)
-        taken, rest = span[:rows], span[rows:]
-        if rest:
-            self._spans.insert(0, rest)
-        self.waiting -= len(taken)
-        return Part(self, taken)
+        if len(span) > rows:
+            self._spans.insert(0, span[rows:])
+            span = span[:rows]
+        self.waiting -= len(span)
+        return Part(self, span)
 
     def take_back(self, part: "Part") -> None:
         """Let rows wait again that a batch never ran."""
@@ -81,11 +80,6 @@ class Line:
     def __len__(self) -> int:
         return sum(len(each) for each in self._classes.values())
 
-    def __iter__(self) -> Iterator[Ticket]:
-        """All tickets by priority and deadline, turns left aside."""
-        for each in self._classes.values():
-            yield from each
-
     def __contains__(self, ticket: Ticket) -> bool:
         each = self._classes.get(ticket.priority)
         return each is not None and ticket in each
@@ -98,12 +92,12 @@ class Line:
         if not ticket.number:
             self._numbers += 1
             ticket.number = self._numbers
-        self._classes[ticket.priority].add(ticket)
+        self._classes[ticket.priority].add_ticket(ticket)
         self.rows += ticket.waiting
 
     def remove(self, ticket: Ticket) -> None:
         """Take a ticket out, with all its rows."""
-        self._classes[ticket.priority].remove(ticket)
+        self._classes[ticket.priority].remove_ticket(ticket)
         self.rows -= ticket.waiting
 
     def head(self) -> Ticket | None:
@@ -116,14 +110,15 @@ class Line:
     def take(self, rows: int) -> list[Part]:
         """Take the next rows, up to so many."""
         parts: list[Part] = []
-        while rows and (ticket := self.head()) is not None:
-            parts.append(self._classes[ticket.priority].take(rows))
-            rows -= parts[-1].rows
-            self.rows -= parts[-1].rows
+        for each in self._classes.values():
+            while rows and len(each):
+                parts.append(each.take(rows))
+                rows -= parts[-1].rows
+                self.rows -= parts[-1].rows
         return parts
 
     def rows_before(self, ticket: Ticket) -> int:
-        """Tell how many waiting rows would be served before the last row of a ticket that is not in the line."""
+        """Tell how many waiting rows are served before the last row of a ticket that is not in the line, at most."""
         rows = 0
         for priority, each in self._classes.items():
             if priority < ticket.priority:
@@ -132,67 +127,109 @@ class Line:
                 rows += each.rows_before(ticket)
         return rows
 
-    def behind(self, ticket: Ticket) -> Iterator[Ticket]:
-        """All tickets of the same caller and priority that it would pass, first to last."""
+    def most_urgent(self, first: int, others: int) -> list[float]:
+        """Tell the earliest deadline in each batch: the first of so many rows, and others. Turns are left aside."""
+        lists = [each.deadlines for each in self._classes.values() if each.rows]
+        if len(lists) == 1:
+            return [lists[0][0], *lists[0][first::others]]
+        rows = [*chain.from_iterable(lists)]
+        starts = range(first, len(rows), others)
+        return [min(rows[: max(1, first)]), *(min(rows[start : start + others]) for start in starts)]
+
+    def deadlines_behind(self, ticket: Ticket) -> list[float]:
+        """The deadlines of the rows that a ticket would pass, ascending, if it had to wait for no other's turn."""
         each = self._classes.get(ticket.priority)
-        return each.behind(ticket) if each else iter(())
+        return each.deadlines_behind(ticket) if each else []
 
 
-@dataclass(slots=True, eq=False)
-class _Caller:
-    name: str
-    tickets: list[Ticket] = field(default_factory=list)  # by place
-    rows: int = 0
-    budget: int = QUANTUM_ROWS  # rows that it may still have in this round
+class _Rows:
+    """Counts rows by their deadlines."""
+
+    def __init__(self) -> None:
+        self.deadlines: list[float] = []  # ascending, one for each row
+
+    @property
+    def rows(self) -> int:
+        return len(self.deadlines)
+
+    def add(self, rows: int, deadline: float) -> None:
+        if rows == 1:
+            insort(self.deadlines, deadline)
+            return
+        at = bisect_right(self.deadlines, deadline)
+        self.deadlines[at:at] = [deadline] * rows
+
+    def remove(self, rows: int, deadline: float) -> None:
+        at = bisect_left(self.deadlines, deadline)
+        del self.deadlines[at : at + rows]
 
     def rows_until(self, deadline: float) -> int:
-        """Count the rows with deadlines up to this one."""
-        if self.tickets[-1].deadline <= deadline:
-            return self.rows
-        return sum(
-            ticket.waiting for ticket in takewhile(lambda each: each.deadline <= deadline, self.tickets)
-        )
+        return bisect_right(self.deadlines, deadline)
 
 
-class _Class:
+class _Caller(_Rows):
+    """The tickets of one caller, and its turn."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.tickets: list[Ticket] = []  # by place
+        self.budget = QUANTUM_ROWS  # rows that it may still have in this round
+
+    @property
+    def is_large(self) -> bool:
+        """Tell whether a round may not be enough for it."""
+        return self.rows > QUANTUM_ROWS
+
+    def rounds(self, ticket: Ticket) -> int:
+        """Tell how many rounds have to begin before the last row of a ticket is served."""
+        surplus = self.rows_until(ticket.deadline) + ticket.rows - self.budget
+        return max(0, -(-surplus // QUANTUM_ROWS))
+
+    def most_rows(self, rounds: int, deadline: float) -> int:
+        """Tell how many rows are served before one with a deadline that another caller has after so many rounds."""
+        urgent = self.rows_until(deadline)
+        if not rounds:
+            return min(urgent, self.budget)
+        surely = min(self.rows, self.budget + (rounds - 1) * QUANTUM_ROWS)
+        return surely + min(QUANTUM_ROWS, max(0, urgent - surely))
+
+
+class _Class(_Rows):
     """The tickets of one priority."""
 
     def __init__(self) -> None:
-        self.rows = 0
+        super().__init__()
         self._callers: dict[str, _Caller] = {}
         self._turns: list[tuple[float, int, str]] = []  # a heap of heads; some are stale
         self._tickets = 0
-        self._last = float("-inf")  # no ticket here has a later deadline
-        self._large = 0  # callers with more rows than a round gives them
+        self._large: dict[str, _Caller] = {}
 
     def __len__(self) -> int:
         return self._tickets
-
-    def __iter__(self) -> Iterator[Ticket]:
-        return merge(*(caller.tickets for caller in self._callers.values()), key=_place)
 
     def __contains__(self, ticket: Ticket) -> bool:
         caller = self._callers.get(ticket.caller)
         return caller is not None and _found(caller.tickets, ticket) is not None
 
-    def add(self, ticket: Ticket) -> None:
+    def add_ticket(self, ticket: Ticket) -> None:
         caller = self._callers.get(ticket.caller)
         if caller is None:
             caller = self._callers[ticket.caller] = _Caller(ticket.caller)
         insort(caller.tickets, ticket, key=_place)
         self._tickets += 1
-        self._last = max(self._last, ticket.deadline)
-        self._count(caller, ticket.waiting)
-        self._offer(caller)
+        self.add(ticket.waiting, ticket.deadline)
+        caller.add(ticket.waiting, ticket.deadline)
+        self._see_size(caller)
+        if caller.tickets[0] is ticket:
+            self._offer(caller)
 
-    def remove(self, ticket: Ticket) -> None:
+    def remove_ticket(self, ticket: Ticket) -> None:
         caller = self._callers[ticket.caller]
         index = _found(caller.tickets, ticket)
         assert index is not None  # noqa: S101 - our own mistake
-        del caller.tickets[index]
-        self._tickets -= 1
-        self._count(caller, -ticket.waiting)
-        self._leave_or_offer(caller)
+        self._forget(caller, ticket.waiting, ticket.deadline)
+        self._leave(caller, index)
 
     def head(self) -> Ticket:
         while True:
@@ -209,48 +246,56 @@ class _Class:
         caller = self._callers[ticket.caller]
         part = ticket.take(min(rows, caller.budget))
         caller.budget -= part.rows
-        self._count(caller, -part.rows)
+        self._forget(caller, part.rows, ticket.deadline)
         if not ticket.waiting:
-            del caller.tickets[0]
-            self._tickets -= 1
-            self._leave_or_offer(caller)
+            self._leave(caller, 0)
         return part
 
     def rows_before(self, ticket: Ticket) -> int:
-        if not self._large and ticket.deadline >= self._last and ticket.caller not in self._callers:
-            return self.rows
-        own = self._callers.get(ticket.caller)
-        before = own.rows_until(ticket.deadline) if own else 0
-        rounds = -(-(before + ticket.rows) // QUANTUM_ROWS)
-        for caller in self._callers.values():
-            if caller is not own:
-                before += min(rounds * QUANTUM_ROWS, caller.rows_until(ticket.deadline))
-        return before
+        own = self._callers.get(ticket.caller) or _Caller(ticket.caller)
+        rounds = own.rounds(ticket)
+        if rounds:
+            return own.rows_until(ticket.deadline) + self._others_rows(own, rounds, ticket.deadline)
+        larges = (caller for caller in self._large.values() if caller is not own)
+        spared = (
+            caller.rows_until(ticket.deadline) - caller.most_rows(0, ticket.deadline) for caller in larges
+        )
+        return self.rows_until(ticket.deadline) - sum(spared)
 
-    def behind(self, ticket: Ticket) -> Iterator[Ticket]:
-        caller = self._callers.get(ticket.caller)
-        if caller is None or caller.tickets[-1].deadline <= ticket.deadline:
-            return iter(())
-        return (each for each in caller.tickets if each.deadline > ticket.deadline)
+    def deadlines_behind(self, ticket: Ticket) -> list[float]:
+        rows = self._callers.get(ticket.caller) if self._large else self
+        return rows.deadlines[rows.rows_until(ticket.deadline) :] if rows else []
 
-    def _count(self, caller: _Caller, rows: int) -> None:
-        was_large = caller.rows > QUANTUM_ROWS
-        caller.rows += rows
-        self.rows += rows
-        self._large += (caller.rows > QUANTUM_ROWS) - was_large
+    def _others_rows(self, own: _Caller, rounds: int, deadline: float) -> int:
+        larges = [caller for caller in self._large.values() if caller is not own]
+        small = self.rows - own.rows - sum(caller.rows for caller in larges)
+        return small + sum(caller.most_rows(rounds, deadline) for caller in larges)
+
+    def _see_size(self, caller: _Caller) -> None:
+        if caller.is_large:
+            self._large[caller.name] = caller
+        else:
+            self._large.pop(caller.name, None)
+
+    def _forget(self, caller: _Caller, rows: int, deadline: float) -> None:
+        self.remove(rows, deadline)
+        caller.remove(rows, deadline)
+        if self._large:
+            self._see_size(caller)
+
+    def _leave(self, caller: _Caller, index: int) -> None:
+        del caller.tickets[index]
+        self._tickets -= 1
+        if not caller.tickets:
+            del self._callers[caller.name]
+        elif index == 0:
+            self._offer(caller)
+        if not self._callers:
+            self._turns.clear()
 
     def _offer(self, caller: _Caller) -> None:
         head = caller.tickets[0]
         heappush(self._turns, (head.deadline, head.number, caller.name))
-
-    def _leave_or_offer(self, caller: _Caller) -> None:
-        if caller.tickets:
-            self._offer(caller)
-        else:
-            del self._callers[caller.name]
-        if not self._callers:
-            self._turns.clear()
-            self._last = float("-inf")
 
     def _next_round(self) -> None:
         for caller in self._callers.values():

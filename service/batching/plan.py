@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import ge
 from typing import TypeAlias
 
 from service.batching.control import HOLD
@@ -39,8 +40,8 @@ Plan: TypeAlias = Run | Hold
 def plan(tuning: Tuning, line: Line, now: float, *, has_held: bool) -> Plan:
     """Decide for a device that is free while rows wait.
 
-    The control limits decide, unless a promise would be broken: what is left must be through in time by one gear
-    alone. Then another gear may keep the promises, a smaller one before a larger.
+    The control limits decide, unless a promise would be broken: what is left must be through in time by the main
+    gear alone. Then another gear may keep the promises, a smaller one before a larger.
     """
     rows = line.rows
     if rows >= len(tuning.limits.gears):
@@ -69,12 +70,7 @@ def _reason(gear: int, wanted: int, rows: int, *, has_held: bool) -> Reason:
 
 def _is_kept(tuning: Tuning, line: Line, free_at: float, *, batch: int) -> bool:
     """Tell whether the next `batch` rows are in time at `free_at`, and the others by the main gear from then on."""
-    rows = line.rows
-    place = -batch
-    for ticket in line:
-        if ticket.deadline >= free_at + tuning.promise_s(max(0, rows - batch)):
-            return True  # and so are those behind it, who have later deadlines or a lower priority
-        place += ticket.waiting
-        if ticket.deadline < free_at + tuning.promise_s(max(0, place)):
-            return False
-    return True
+    first, *rest = line.most_urgent(batch, tuning.main)
+    if first < free_at:
+        return False
+    return not rest or all(map(ge, rest, tuning.ends_s(free_at, len(rest))))

@@ -254,10 +254,20 @@ class Scheduler:
         return end_s + time.spread_s
 
     def _lateness_behind(self, tuned: Sequence[Tuning], ticket: Ticket, now: float) -> float:
-        """Tell how late the worst of the same caller's tickets would be that this one would pass."""
-        places = ((other, self.line.rows_before(other) + ticket.rows) for other in self.line.behind(ticket))
-        late_s = (now + self._through_s(tuned, place, now) - other.deadline for other, place in places)
-        return max(late_s, default=float("-inf"))
+        """Tell how late the worst of those would be that a ticket would pass."""
+        deadlines = self.line.deadlines_behind(ticket)
+        if not deadlines:
+            return -math.inf
+        place = self.line.rows_before(ticket) + ticket.rows + 1
+        latest = now + self._through_s(tuned, place + len(deadlines) - 1, now) - deadlines[0]
+        if latest <= 0:
+            return latest  # nobody can be late
+        size = tuned[-1].main
+        first = -(place - 1) % size or size  # where the next batch begins; its first row is its most urgent
+        starts = (0, *range(first, len(deadlines), size))
+        ends = (now + self._through_s(tuned, place + start, now) for start in starts)
+        late_s: list[float] = [end - deadlines[start] for start, end in zip(starts, ends, strict=True)]
+        return max(late_s)
 
     def _quickest_idle(self, now: float) -> Device | None:
         """Choose the idle device that is the quickest, unless a busy one would be through sooner."""

@@ -51,6 +51,10 @@ class Tuning:
         """Tell when the row at this place is through by the main gear, which is what a newcomer is admitted by."""
         return self.finish_s(place, self.main)
 
+    def ends_s(self, free_at: float, batches: int) -> list[float]:
+        """Tell when each of so many batches of the main gear is through, from a moment on."""
+        return [free_at + self.finish_s(batch * self.main, self.main) for batch in range(1, batches + 1)]
+
     def gear_in_time(self, waiting: int, deadline_s: float, *, may_hold: bool) -> int:
         """Tell which gear runs after a batch, or HOLD, if those who wait have no more time than they surely have.
 
