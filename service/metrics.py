@@ -85,6 +85,26 @@ class Metrics:
             served,
             registry=self.registry,
         )
+        self.cache_hits = Counter(
+            "cardinal_cache_hits",
+            "Images whose answer was looked for in the cache and found.",
+            served,
+            registry=self.registry,
+        )
+        self.cache_misses = Counter(
+            "cardinal_cache_misses",
+            "Images whose answer was looked for in the cache and not found.",
+            served,
+            registry=self.registry,
+        )
+        self.cache_evictions = Counter(
+            "cardinal_cache_evictions",
+            "Answers that the cache forgot to make room.",
+            registry=self.registry,
+        )
+        self.cache_bytes = Gauge(
+            "cardinal_cache_bytes", "Memory of the answers in the cache.", registry=self.registry
+        )
         self.engine_restarts = Counter(
             "cardinal_engine_restarts",
             "Engine processes started again after a fault.",

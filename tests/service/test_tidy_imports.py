@@ -15,7 +15,7 @@ LAYERS = [
     {"devices", "machine"},
     {"settings"},
     {"logs", "metrics", "doctor", "images", "answers", "deadline", "uploads"},
-    {"journal", "decoding", "engines"},
+    {"journal", "decoding", "engines", "cache"},
     {"batching", "bench"},
     {"repository"},
     {"health", "inference"},
