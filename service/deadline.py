@@ -28,4 +28,8 @@ class Deadline:
         with anyio.CancelScope(deadline=self.at) as scope:
             yield
         if scope.cancelled_caught:
-            raise DeadlineExceeded(f"no answer within {self.allowed_s:g} s: the time ran out while {doing}")
+            raise self.exceeded(doing)
+
+    def exceeded(self, doing: str) -> DeadlineExceeded:
+        """Make the error that says what the request was `doing` when its time was over."""
+        return DeadlineExceeded(f"no answer within {self.allowed_s:g} s: the time ran out while {doing}")

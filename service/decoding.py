@@ -1,11 +1,11 @@
-"""Decodes the images of a request on threads: encoded bytes -> rows (n, side, side, 3)."""
+"""Decodes the images of a request on threads: encoded bytes -> each image's row (side, side, 3)."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TypeAlias
 
 import anyio
-import numpy as np
 from anyio.to_thread import run_sync
 
 from service.errors import InvalidInput
@@ -14,6 +14,10 @@ from service.tensors import Rows
 
 _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _LARGE_BYTES = 4 * 1024 * 1024
+
+Keep: TypeAlias = Callable[
+    [int, Rows | InvalidInput], None
+]  # told an image's place, and its row or why it has none
 
 
 def give_large_pictures_back() -> None:
@@ -35,31 +39,26 @@ class Decoder:
         self._share = max(1, threads // 2)
         self._max_pixels = max_pixels
 
-    async def rows(self, images: Sequence[bytes], spec: Preprocessing) -> Rows:
-        """Decode all images side by side.
+    async def decode(self, images: Sequence[bytes], spec: Preprocessing, keep: Keep) -> None:
+        """Decode all images side by side, handing each to `keep` when it is done, with its place.
 
-        Raises:
-            InvalidInput: for the first image that cannot be decoded; with several, it says which.
+        The first that cannot be decoded ends it: what still waits for a thread is left alone.
         """
-        rows: dict[int, Rows] = {}
-        faults: dict[int, InvalidInput] = {}
         share = anyio.CapacityLimiter(self._share)
 
         async def decode_one(place: int) -> None:
-            try:
-                async with share:
-                    rows[place] = await run_sync(self._decode, images[place], spec, limiter=self._limiter)
-            except InvalidInput as error:  # kept until the group is closed, which would wrap it
-                faults[place] = error
-                tasks.cancel_scope.cancel()
+            async with share:
+                try:
+                    row = await run_sync(self._decode, images[place], spec, limiter=self._limiter)
+                except InvalidInput as error:
+                    keep(place, error.with_traceback(None))  # which holds the image, and itself in a cycle
+                    tasks.cancel_scope.cancel()
+                else:
+                    keep(place, row)
 
         async with anyio.create_task_group() as tasks:
             for place in range(len(images)):
                 tasks.start_soon(decode_one, place)
-        if not faults:
-            return np.stack([rows[place] for place in range(len(images))])
-        place, fault = min(faults.items())
-        raise fault if len(images) == 1 else type(fault)(f"images[{place}]: {fault}")
 
     def _decode(self, body: bytes, spec: Preprocessing) -> Rows:
         return decode(body, spec, max_pixels=self._max_pixels)

@@ -2,6 +2,7 @@
 
 ClassifyRequest -> find the model -> decode -> batch -> encode -> Classification
                    repository/       decoding  batching/  answers
+                                     each distinct image once: sharing
 """
 
 import time
@@ -10,13 +11,14 @@ from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 from service.answers import ScoredClass, best_classes, scores_of
-from service.batching import Urgency
+from service.batching import QueueAnswer, Urgency
 from service.deadline import Deadline
-from service.decoding import Decoder
+from service.decoding import Decoder, Keep
 from service.errors import InvalidInput, quoted
 from service.journal import Entry
-from service.metrics import Metrics
 from service.repository import Repository, ServedModel
+from service.sharing import Sharing, Source
+from service.tensors import Rows
 
 DEFAULT_TOP_K = 5
 
@@ -65,6 +67,7 @@ class Classification:
     version: str
     engine: str
     results: list[list[ScoredClass]]
+    sources: list[Source]  # of each image's answer
     times: StageTimes
 
 
@@ -72,9 +75,9 @@ class Inference:
     """Answers requests with the models of a repository."""
 
     def __init__(
-        self, repository: Repository, decoder: Decoder, metrics: Metrics, *, max_images: int, longest_s: float
+        self, repository: Repository, decoder: Decoder, sharing: Sharing, *, max_images: int, longest_s: float
     ) -> None:
-        self._repository, self._decoder, self._metrics = repository, decoder, metrics
+        self._repository, self._decoder, self._sharing = repository, decoder, sharing
         self._max_images, self._longest_s = max_images, longest_s
 
     def deadline(self, asked_s: float | None) -> Deadline:
@@ -88,30 +91,28 @@ class Inference:
         urgency = Urgency(
             deadline=request.deadline.at, caller=request.caller, priority=PRIORITIES.index(request.priority)
         )
-        model.queue.check_room(len(request.images), urgency)
-
-        began = time.monotonic()
-        with request.deadline.enforced("its images were decoded"):
-            rows = await self._decoder.rows(request.images, model.bundle.manifest.preprocessing)
-
-        decoded = time.monotonic()
-        with request.deadline.enforced("it waited for the engine"):
-            answer = await model.queue.submit(rows, urgency)
+        work = _Work(model=model, decoder=self._decoder, deadline=request.deadline, urgency=urgency)
+        answer = await self._sharing.answer(request.images, work)
 
         answered = time.monotonic()
         scores = scores_of(answer.logits, model.bundle.manifest.temperature)
         results = best_classes(scores, model.bundle.labels, top_k)
 
         times = StageTimes(
-            decode=decoded - began,
+            decode=answer.decode_s,
             queue=answer.queue_s,
             engine=answer.engine_s,
             encode=time.monotonic() - answered,
         )
         for stage, seconds in asdict(times).items():
-            self._metrics.stage_seconds.labels(model.name, model.version, stage).observe(seconds)
+            self._sharing.metrics.stage_seconds.labels(model.name, model.version, stage).observe(seconds)
         return Classification(
-            model=model.name, version=model.version, engine=model.about, results=results, times=times
+            model=model.name,
+            version=model.version,
+            engine=model.about,
+            results=results,
+            sources=answer.sources,
+            times=times,
         )
 
     def _find(self, request: ClassifyRequest, entry: Entry) -> ServedModel:
@@ -124,3 +125,30 @@ class Inference:
         if request.top_k is not None and request.top_k < 1:
             raise InvalidInput(f"top_k is {quoted(request.top_k)}; allowed are integers from 1")
         return self._repository.find(request.model, request.version)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What the images of one request go through, once it is known that nobody else computes them."""
+
+    model: ServedModel
+    decoder: Decoder
+    deadline: Deadline
+    urgency: Urgency
+
+    @property
+    def identity(self) -> bytes:
+        return " ".join((*self.labels, self.model.bundle.digest)).encode()
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        return self.model.name, self.model.version
+
+    def check_room(self, images: int) -> None:
+        self.model.queue.check_room(images, self.urgency)
+
+    async def decode(self, images: Sequence[bytes], keep: Keep) -> None:
+        await self.decoder.decode(images, self.model.bundle.manifest.preprocessing, keep)
+
+    async def run(self, rows: Rows) -> QueueAnswer:
+        return await self.model.queue.submit(rows, self.urgency)

@@ -85,6 +85,12 @@ class Metrics:
             served,
             registry=self.registry,
         )
+        self.coalesced_images = Counter(
+            "cardinal_coalesced_images",
+            "Images that were answered with another one of the same bytes, which was being answered already.",
+            served,
+            registry=self.registry,
+        )
         self.cache_hits = Counter(
             "cardinal_cache_hits",
             "Images whose answer was looked for in the cache and found.",

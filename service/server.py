@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from service.batching import Bounds
 from service.bell import Bell
+from service.cache import AnswerCache
 from service.decoding import Decoder, give_large_pictures_back
 from service.engines import LiteOptions, SimulatedOptions
 from service.gate import Gate
@@ -29,7 +30,8 @@ from service.metrics import Metrics
 from service.repository import Repository, RepositoryError, ServingOptions
 from service.rest import HttpListener, RestDoor, build_app, build_control_app
 from service.rpc import Classifier, RpcServer
-from service.settings import Settings, parse_faults
+from service.settings import MIB, Settings, parse_faults
+from service.sharing import Sharing
 from service.uploads import BodyLimits, Uploads
 
 _log = logging.getLogger("cardinal.server")
@@ -111,10 +113,11 @@ class Server:
     def _take_ports(self) -> None:
         settings = self._settings
         decoder = Decoder(threads=settings.threads_to_decode, max_pixels=settings.max_image_pixels)
+        cache = AnswerCache(max_bytes=settings.cache_mib * MIB, metrics=self._metrics)
         inference = Inference(
             self._repository,
             decoder,
-            self._metrics,
+            Sharing(cache, self._metrics),
             max_images=settings.max_images,
             longest_s=settings.request_timeout_s,
         )

@@ -151,6 +151,12 @@ class Settings(BaseModel):
         description="Largest picture in pixels, read from its header before it is decoded.",
     )
     max_images: int = Field(64, ge=1, le=1024, description="Most pictures in one request.")
+    cache_mib: int = Field(
+        0,
+        ge=0,
+        le=65536,
+        description="MiB of memory for the answers to the images asked for last; 0 remembers none.",
+    )
     decode_threads: int = Field(
         0,
         ge=0,

@@ -44,6 +44,7 @@ class Answer:
     request_id: str
     engine: str
     results: Sequence[Sequence[ScoredClass]]
+    sources: Sequence[str]  # of each picture's classes: "engine", "shared" with an equal picture, or "cache"
     timing_ms: dict[str, float]
 
     @property
@@ -70,6 +71,7 @@ def answer_of(message: wire.ClassifyResponse) -> Answer:
             [ScoredClass(index=c.index, label=c.label, score=c.score) for c in result.classes]
             for result in message.results
         ],
+        sources=[result.source for result in message.results],
         timing_ms={
             "decode": times.decode,
             "queue": times.queue,

@@ -21,6 +21,7 @@ class Bundle:
     model: str
     version: int
     directory: Path
+    digest: str  # sha256 of the manifest, and so of all that it names
     manifest: Manifest
     labels: tuple[str, ...]
     golden_pictures: tuple[bytes, ...]
@@ -33,7 +34,8 @@ def load_bundle(directory: Path) -> Bundle:
         BundleError: on the first thing that is not as the manifest says.
     """
     try:
-        manifest = Manifest.parse(_read(directory, FILE_NAME))
+        document = _read(directory, FILE_NAME)
+        manifest = Manifest.parse(document)
     except ManifestError as error:
         raise BundleError(f"{FILE_NAME}: {error}") from error
     for file in manifest.files:
@@ -42,6 +44,7 @@ def load_bundle(directory: Path) -> Bundle:
         model=directory.parent.name,
         version=int(directory.name),
         directory=directory,
+        digest=hashlib.sha256(document).hexdigest(),
         manifest=manifest,
         labels=_labels(directory, manifest),
         golden_pictures=tuple(_read(directory, sample.file) for sample in manifest.golden.samples),

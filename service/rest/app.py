@@ -234,7 +234,10 @@ def _answer(answer: Classification, request_id: str, seconds: float) -> JSONResp
         "model": answer.model,
         "version": answer.version,
         "request_id": request_id,
-        "results": [{"classes": [asdict(scored) for scored in classes]} for classes in answer.results],
+        "results": [
+            {"classes": [asdict(scored) for scored in classes], "source": source}
+            for classes, source in zip(answer.results, answer.sources, strict=True)
+        ],
         "engine": answer.engine,
         "timing_ms": {stage: round(_MS * s, 3) for stage, s in (times | {"total": seconds}).items()},
     }

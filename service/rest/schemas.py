@@ -31,9 +31,16 @@ class ScoredClass(BaseModel):
 
 
 class Result(BaseModel):
-    """The classes of one image, best first."""
+    """The classes of one image, best first, and what they are from."""
 
     classes: list[ScoredClass]
+    source: Annotated[
+        Literal["engine", "shared", "cache"],
+        Field(
+            description="`engine`: computed for this request. `shared`: computed once for several equal images "
+            "that were asked for at the same time. `cache`: remembered."
+        ),
+    ]
 
 
 class TimingMs(BaseModel):

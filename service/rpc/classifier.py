@@ -88,8 +88,11 @@ def _metadata(context: Context, name: str) -> str | None:
 
 def _answer(answer: Classification, request_id: str, seconds: float) -> wire.ClassifyResponse:
     results = [
-        wire.Result(classes=[wire.ScoredClass(index=c.index, label=c.label, score=c.score) for c in classes])
-        for classes in answer.results
+        wire.Result(
+            classes=[wire.ScoredClass(index=c.index, label=c.label, score=c.score) for c in classes],
+            source=source,
+        )
+        for classes, source in zip(answer.results, answer.sources, strict=True)
     ]
     timing = wire.Timing(
         decode=_MS * answer.times.decode,

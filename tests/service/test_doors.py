@@ -21,6 +21,7 @@ from options import serving_options
 from pictures import encoded, photo
 from service import errors
 from service.bell import Bell
+from service.cache import AnswerCache
 from service.client import AsyncClient, CardinalError
 from service.decoding import Decoder
 from service.gate import Gate
@@ -34,6 +35,7 @@ from service.rest import errors as rest_errors
 from service.rest.schemas import ClassifyAnswer, ModelDescription, ModelList, Refusal
 from service.rpc import Classifier, RpcServer
 from service.rpc import errors as rpc_errors
+from service.sharing import Sharing
 from service.stubs.cardinal.v1 import classifier_pb2, classifier_pb2_grpc
 from service.uploads import BodyLimits, Uploads
 from serving import DEMO, ROOT
@@ -68,7 +70,8 @@ async def doors(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Doors
     repository = Repository(folder, options, metrics, bell)
     health = Health(repository, frozenset({MODEL}), bell)
     decoder = Decoder(threads=2, max_pixels=MAX_PIXELS)
-    inference = Inference(repository, decoder, metrics, max_images=MAX_IMAGES, longest_s=30)
+    sharing = Sharing(AnswerCache(max_bytes=0, metrics=metrics), metrics)
+    inference = Inference(repository, decoder, sharing, max_images=MAX_IMAGES, longest_s=30)
     journal = Journal(metrics, max_requests=64)
     limits = BodyLimits(max_bytes=MAX_BYTES, max_images=MAX_IMAGES, max_upload_bytes=10 * MAX_BYTES)
     uploads = Uploads(limits)

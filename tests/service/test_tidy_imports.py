@@ -17,7 +17,7 @@ LAYERS = [
     {"logs", "metrics", "doctor", "images", "answers", "deadline", "uploads"},
     {"journal", "decoding", "engines", "cache"},
     {"batching", "bench"},
-    {"repository"},
+    {"repository", "sharing"},
     {"health", "inference"},
     {"rest", "rpc", "client"},
     {"server", "profile"},

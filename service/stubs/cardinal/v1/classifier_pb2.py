@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*service/stubs/cardinal/v1/classifier.proto\x12\x0b\x63\x61rdinal.v1\"_\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x03(\x0c\x12\x12\n\x05top_k\x18\x04 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_top_k\"\xa4\x01\n\x10\x43lassifyResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12$\n\x07results\x18\x04 \x03(\x0b\x32\x13.cardinal.v1.Result\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\x12&\n\ttiming_ms\x18\x06 \x01(\x0b\x32\x13.cardinal.v1.Timing\"3\n\x06Result\x12)\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x18.cardinal.v1.ScoredClass\":\n\x0bScoredClass\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\"F\n\x06Timing\x12\x0e\n\x06\x64\x65\x63ode\x18\x01 \x01(\x01\x12\r\n\x05queue\x18\x02 \x01(\x01\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\x01\x12\r\n\x05total\x18\x04 \x01(\x01\x32U\n\nClassifier\x12G\n\x08\x43lassify\x12\x1c.cardinal.v1.ClassifyRequest\x1a\x1d.cardinal.v1.ClassifyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*service/stubs/cardinal/v1/classifier.proto\x12\x0b\x63\x61rdinal.v1\"_\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x03(\x0c\x12\x12\n\x05top_k\x18\x04 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_top_k\"\xa4\x01\n\x10\x43lassifyResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12$\n\x07results\x18\x04 \x03(\x0b\x32\x13.cardinal.v1.Result\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\x12&\n\ttiming_ms\x18\x06 \x01(\x0b\x32\x13.cardinal.v1.Timing\"C\n\x06Result\x12)\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x18.cardinal.v1.ScoredClass\x12\x0e\n\x06source\x18\x02 \x01(\t\":\n\x0bScoredClass\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\"F\n\x06Timing\x12\x0e\n\x06\x64\x65\x63ode\x18\x01 \x01(\x01\x12\r\n\x05queue\x18\x02 \x01(\x01\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\x01\x12\r\n\x05total\x18\x04 \x01(\x01\x32U\n\nClassifier\x12G\n\x08\x43lassify\x12\x1c.cardinal.v1.ClassifyRequest\x1a\x1d.cardinal.v1.ClassifyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,11 +36,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSIFYRESPONSE']._serialized_start=157
   _globals['_CLASSIFYRESPONSE']._serialized_end=321
   _globals['_RESULT']._serialized_start=323
-  _globals['_RESULT']._serialized_end=374
-  _globals['_SCOREDCLASS']._serialized_start=376
-  _globals['_SCOREDCLASS']._serialized_end=434
-  _globals['_TIMING']._serialized_start=436
-  _globals['_TIMING']._serialized_end=506
-  _globals['_CLASSIFIER']._serialized_start=508
-  _globals['_CLASSIFIER']._serialized_end=593
+  _globals['_RESULT']._serialized_end=390
+  _globals['_SCOREDCLASS']._serialized_start=392
+  _globals['_SCOREDCLASS']._serialized_end=450
+  _globals['_TIMING']._serialized_start=452
+  _globals['_TIMING']._serialized_end=522
+  _globals['_CLASSIFIER']._serialized_start=524
+  _globals['_CLASSIFIER']._serialized_end=609
 # @@protoc_insertion_point(module_scope)
