@@ -48,10 +48,8 @@ def _engine(name: str, profile: dict[str, Any]) -> str:
         f"{'gear':>6}{'p50 ms':>10}{'p99 ms':>10}{'images/s':>10}",
     ]
     lines += [_gear(gear, fastest) for gear in profile["gears"]]
-    within = f" within {profile['deadline_ms']:g} ms" if profile["deadline_ms"] else ""
-    lines.append(
-        f"tuned to {profile['images_per_s']:g} images/s{within}: a long line is run {profile['main_gear']} at a time"
-    )
+    demand = f"{profile['images_per_s']:g} images/s within {profile['deadline_ms']:g} ms"
+    lines.append(f"tuned to {demand}: a long line is run {profile['main_gear']} at a time")
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ from anyio.to_thread import run_sync
 
 from service.batching.line import Part, Ticket
 from service.batching.plan import Hold
-from service.batching.scheduler import Batch, Bounds, Demanded, Device, Refusal, Scheduler
+from service.batching.scheduler import Batch, Bounds, Demanded, Device, Refusal, Scheduler, Tunings
 from service.batching.tuning import Tuning
 from service.batching.watch import CurveWatch
 from service.engines import BatchAnswer, Curve, NotBegun
@@ -31,6 +31,7 @@ from service.tensors import Logits, Rows
 _log = logging.getLogger("cardinal.queue")
 
 _SHORTEST_RETRY_S = 0.1
+_PAUSE = 20  # times as long as a tuning took, before the next one
 _LATE = "the request's deadline would have passed before its turn"
 
 
@@ -144,7 +145,8 @@ class BatchQueue:
         self._is_closed = False
         self._has_ended = anyio.Event()
         self._hold: asyncio.TimerHandle | None = None
-        self._demands: Sequence[Demanded] = ()
+        self._tunings = Tunings()
+        self._demands: list[Demanded] = []
         self._demands_changed = anyio.Event()
 
     @property
@@ -260,7 +262,7 @@ class BatchQueue:
         lane.watch = CurveWatch(lane.engine.curve)
         lane.device.curve = lane.engine.curve
         demanded = self._scheduler.demanded(lane.device, time.monotonic())
-        self._scheduler.use(demanded, await run_sync(demanded.tuned))
+        self._scheduler.use(demanded, await run_sync(self._tunings.tuned, demanded))
 
     async def _run_batch(self, lane: _Lane, batch: Batch) -> bool:
         """Run a batch and answer its callers; tell whether the engine took it at all."""
@@ -302,6 +304,7 @@ class BatchQueue:
         if any(lane.device.is_idle for lane in self._lanes):
             self._drop_gone()
         now = time.monotonic()
+        self._consider_tuning(now)
         while isinstance(decision := self._scheduler.next_batch(now), Batch):
             self._lanes[decision.device.number].give(decision)
         if isinstance(decision, Hold):
@@ -309,7 +312,6 @@ class BatchQueue:
             self._hold = loop.call_later(max(0.0, decision.until - now), self._dispatch)
         while self._scheduler.expired:
             self._expire(self._scheduler.expired.pop())
-        self._consider_tuning(now)
         self._show()
 
     def _drop_gone(self) -> None:
@@ -358,18 +360,29 @@ class BatchQueue:
         return Overloaded(sentence, retry_after_s=retry_after_s)
 
     def _consider_tuning(self, now: float) -> None:
-        demands = self._scheduler.new_demands(now)
-        if demands:
-            self._demands = demands
+        unknown = []
+        for demanded in self._scheduler.new_demands(now):
+            known = self._tunings.known(demanded)
+            if known:
+                self._scheduler.use(demanded, known)
+            else:
+                unknown.append(demanded)
+        if unknown:
+            self._demands = unknown
             self._demands_changed.set()
 
     async def _tune(self) -> None:
-        """Keep the plans in tune with the arrivals, in a thread: it takes tens of milliseconds."""
+        """Keep the plans in tune with the arrivals, in a thread: it takes tens of milliseconds.
+
+        It keeps the loop from running at times, as all threads do, and must not take more than its share.
+        """
         while True:
             await self._demands_changed.wait()
             self._demands_changed = anyio.Event()
+            began = time.monotonic()
             for demanded in self._demands:
-                self._scheduler.use(demanded, await run_sync(demanded.tuned))
+                self._scheduler.use(demanded, await run_sync(self._tunings.tuned, demanded))
+            await anyio.sleep(_PAUSE * (time.monotonic() - began))
 
     def _end_if_done(self) -> None:
         """End run() when it is closed and nobody waits: an engine that is not ready might never be."""

@@ -20,7 +20,9 @@ _RETUNE_EVERY_S = 0.1
 _RATE_STEP = 1.12  # smaller changes alter no plan worth mentioning
 _DEADLINE_STEP = 1.03
 _SLOWEST_RATE, _FASTEST_RATE = 0.1, 1e6
-_SOONEST_S, _LATEST_S = 1e-4, 1e4
+_SOONEST_S = 1e-4
+_LATEST_ROWS = 400  # whoever waits for so many rows, one by one, waits for all that a tuning knows of
+_MOST_TUNINGS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,30 @@ class Demanded:
     def tuned(self) -> Tuning:
         """Make the tuning; this takes some tens of milliseconds."""
         return tune(self.curve, self.rate, self.deadline_s)
+
+
+class Tunings:
+    """Keeps what was tuned, so that equal demands are tuned once. May be used by a thread and the event loop."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[object, ...], Tuning] = {}
+
+    def known(self, demanded: Demanded) -> Tuning | None:
+        """Find a tuning that was made before."""
+        return self._kept.get(_key(demanded))
+
+    def tuned(self, demanded: Demanded) -> Tuning:
+        """Make the tuning, or find it."""
+        tuning = self.known(demanded)
+        if tuning is None:
+            tuning = self._kept[_key(demanded)] = demanded.tuned()
+            if len(self._kept) > _MOST_TUNINGS:
+                del self._kept[next(iter(self._kept))]
+        return tuning
+
+
+def _key(demanded: Demanded) -> tuple[object, ...]:
+    return (*demanded.curve.times.items(), demanded.rate, demanded.deadline_s)
 
 
 @dataclass(slots=True, eq=False)
@@ -200,7 +226,8 @@ class Scheduler:
         powers = [each.curve.most_rows_a_s for each in self.devices if each.curve and each.is_there]
         share = device.curve.most_rows_a_s / (sum(powers) or device.curve.most_rows_a_s)
         rate = min(_FASTEST_RATE, max(_SLOWEST_RATE, self._demand.rate(now) * share))
-        deadline_s = min(_LATEST_S, max(_SOONEST_S, self._demand.deadline_s()))
+        latest_s = _LATEST_ROWS * max(time.p50_s / gear for gear, time in device.curve.times.items())
+        deadline_s = min(latest_s, max(_SOONEST_S, self._demand.deadline_s()))
         old = device.demanded
         return Demanded(
             curve=device.curve,

@@ -16,8 +16,7 @@ from typing import Protocol
 from service.batching.arrivals import Arrival
 from service.batching.line import Ticket
 from service.batching.plan import Hold
-from service.batching.scheduler import Batch, Bounds, Demanded, Scheduler
-from service.batching.tuning import Tuning
+from service.batching.scheduler import Batch, Bounds, Scheduler, Tunings
 from service.engines.curve import Curve, GearTime
 
 _A_MOMENT_S = 1e-9  # a sum of floats is late by less
@@ -40,20 +39,6 @@ class Queue(Protocol):
 
     def finished(self, batch: Batch) -> None:
         """Free the device of a batch."""
-
-
-class Tunings:
-    """Keeps what was tuned, so that equal demands of one or of many simulations are tuned once."""
-
-    def __init__(self) -> None:
-        self._kept: dict[tuple[tuple[tuple[int, GearTime], ...], float, float], Tuning] = {}
-
-    def tuned(self, demanded: Demanded) -> Tuning:
-        """Make the tuning, or find it."""
-        key = (tuple(demanded.curve.times.items()), demanded.rate, demanded.deadline_s)
-        if key not in self._kept:
-            self._kept[key] = demanded.tuned()
-        return self._kept[key]
 
 
 class Scheduled:

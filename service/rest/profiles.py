@@ -6,7 +6,6 @@ from service.batching import Demanded, Envelope, Tuning
 from service.engines import Curve
 
 _MS = 1000
-_ANY_S = 1000.0  # later than any request may be answered
 
 
 def profile_of(curve: Curve, demanded: Demanded, tuning: Tuning) -> dict[str, Any]:
@@ -28,7 +27,7 @@ def profile_of(curve: Curve, demanded: Demanded, tuning: Tuning) -> dict[str, An
     return {
         "gears": gears,
         "images_per_s": _rounded(demanded.rate),
-        "deadline_ms": _rounded(_MS * demanded.deadline_s) if demanded.deadline_s < _ANY_S else None,
+        "deadline_ms": _rounded(_MS * demanded.deadline_s),
         "main_gear": tuning.main,
     }
 

@@ -121,7 +121,8 @@ class Profile(BaseModel):
     gears: list[Gear]
     images_per_s: Annotated[float, Field(description="The arrivals that the queue is tuned to.")]
     deadline_ms: Annotated[
-        float | None, Field(description="The usual deadline that it is tuned to; null while nobody asks.")
+        float,
+        Field(description="The usual deadline that it is tuned to; a later one would make no difference."),
     ]
     main_gear: Annotated[int, Field(description="The batch size that a long line is run with.")]
 

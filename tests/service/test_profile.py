@@ -29,10 +29,6 @@ def test_the_curve_is_drawn_with_what_is_used_and_why_the_rest_is_not() -> None:
     ]
 
 
-def test_before_anybody_asked_no_deadline_is_told() -> None:
-    assert profile(Demanded(curve=CURVE, rate=0.1, deadline_s=10_000))["deadline_ms"] is None
-
-
 def test_a_model_that_is_not_loaded_has_no_profile() -> None:
     with pytest.raises(NoProfile, match="cats version 3 has not been measured: it is being loaded"):
         drawn({"name": "cats", "version": "3", "reason": "it is being loaded"})

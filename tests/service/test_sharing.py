@@ -725,7 +725,7 @@ async def come_and_perhaps_leave(caller: Caller, sharing: Sharing, chance: rando
 
 @pytest.mark.parametrize("cache_bytes", [0, 1500])
 @pytest.mark.parametrize("seed", range(2))
-async def test_whatever_happens_each_of_2500_requests_gets_its_own_answer_or_its_own_error(
+async def test_whatever_happens_each_of_800_requests_gets_its_own_answer_or_its_own_error(
     seed: int, cache_bytes: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("CRITICAL")
@@ -739,7 +739,7 @@ async def test_whatever_happens_each_of_2500_requests_gets_its_own_answer_or_its
         async with anyio.create_task_group() as loop:
             loop.start_soon(queue.run)
             async with anyio.create_task_group() as tasks:
-                for _ in range(2500):
+                for _ in range(800):
                     images = [
                         BAD if chance.random() < 0.01 else chance.randrange(12)
                         for _ in range(chance.randint(1, 5))
@@ -756,7 +756,7 @@ async def test_whatever_happens_each_of_2500_requests_gets_its_own_answer_or_its
 
     answered = [caller for caller in callers if caller.answer]
     assert all(caller.has_its_own for caller in answered)
-    assert len(answered) > 500
+    assert len(answered) > 150
     ended = answered + [caller for caller in callers if caller.error or caller.has_left]
     assert len(ended) == len(callers) == len({id(caller) for caller in ended})
     errors = {type(caller.error) for caller in callers if caller.error}
