@@ -5,10 +5,12 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from service import __version__, settings
 from service.settings import Settings, SettingsError
+from service.simulation.options import add_options
 
 _USAGE_ERROR = 2
 
@@ -57,6 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--model", required=True)
     classify.add_argument("--top-k", type=int, default=5)
     classify.add_argument("--address", default="127.0.0.1:8001", help="gRPC address (default 127.0.0.1:8001)")
+
+    simulate = commands.add_parser("simulate", help="simulate the queue on a latency curve, to plan capacity")
+    simulate.set_defaults(run=_simulate)
+    add_options(simulate)
 
     doctor = commands.add_parser("doctor", help="tell what this machine can run, and why not")
     doctor.set_defaults(run=_doctor)
@@ -148,6 +154,17 @@ def _bench_engine(options: argparse.Namespace) -> int:
         lineup = line_up(load_bundle(options.bundle.resolve()), serving_options(chosen, Machine.look()))
         print(anyio.run(compare, lineup.engines[0][-1], options.runs, backend_options={"use_uvloop": True}))
     except (BundleError, EngineFault, ImportError) as error:
+        raise CommandError(str(error)) from error
+    return 0
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from service.simulation.command import run
+    from service.simulation.study import CannotSimulate
+
+    try:
+        run(options, partial(print, flush=True))
+    except CannotSimulate as error:
         raise CommandError(str(error)) from error
     return 0
 

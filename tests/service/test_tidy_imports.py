@@ -18,7 +18,7 @@ LAYERS = [
     {"journal", "decoding", "engines", "cache"},
     {"batching", "bench"},
     {"repository", "sharing"},
-    {"health", "inference"},
+    {"health", "inference", "simulation"},
     {"rest", "rpc", "client"},
     {"server", "profile"},
     {"cli"},
