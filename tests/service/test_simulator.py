@@ -115,11 +115,11 @@ def test_the_first_to_come_are_not_refused_because_the_queue_was_tuned_for_nobod
 
 
 @pytest.mark.parametrize("name", [*TABLES])
-@pytest.mark.parametrize("tightness", [2, 3, 5, 10, 25])
+@pytest.mark.parametrize("tightness", [3, 10])
 def test_who_is_admitted_is_answered_in_time_at_any_overload(name: str, tightness: float) -> None:
     pace = Pace(times_s=TABLES[name])
     rate = random.Random(f"{name} {tightness}").uniform(0.5, 2.5) * pace.curve.most_rows_a_s
-    arrivals = Traffic(rate=rate, deadline_s=(tightness * pace.times_s[1],)).arrivals(4000, seed=9)
+    arrivals = Traffic(rate=rate, deadline_s=(tightness * pace.times_s[1],)).arrivals(3000, seed=9)
     outcome = simulate(arrivals, Scheduled([pace.curve], Tunings()), pace)
     assert outcome.late == 0
     assert outcome.late_share <= 0.006  # those promised by one tuning and served by the next
