@@ -25,6 +25,7 @@ class ControlLimits:
 
     gears: tuple[int, ...]  # index: rows waiting; HOLD where one more row is worth waiting for
     gears_now: tuple[int, ...]  # the same without HOLD
+    latency_s: float  # the least mean latency, which these gears achieve
 
     def gear(self, waiting: int, *, may_hold: bool) -> int:
         """Tell the gear for so many rows, at least 1, or HOLD."""
@@ -62,7 +63,8 @@ def control_limits(times_s: Mapping[int, float], rate: float, max_rows: int) -> 
         choice = np.where(better, best, choice)
     now = value[1:].argmin(axis=0) + 1
     gears = np.array([HOLD, *sorted(times_s)])
-    return ControlLimits(tuple(gears[choice].tolist()), (HOLD, *gears[now[1:]].tolist()))
+    gears_now = (HOLD, *gears[now[1:]].tolist())
+    return ControlLimits(tuple(gears[choice].tolist()), gears_now, mean_cost / rate)
 
 
 def _evaluate(cost: Floats, duration_s: Floats, moves: Floats) -> tuple[Floats, float]:
@@ -91,16 +93,13 @@ class _Run:
 
     def __init__(self, gear: int, time_s: float, rate: float, max_rows: int, loss_s: float) -> None:
         waiting = np.arange(max_rows + 1)
-        left = np.maximum(0, waiting - gear)
+        left = np.maximum(0, waiting - gear)[:, np.newaxis]
         arrivals = poisson(rate * time_s, max_rows + 1)
         self.duration_s = np.full(max_rows + 1, time_s)
-        self.moves = np.zeros((max_rows + 1, max_rows + 1))
-        lost = np.empty(max_rows + 1)
-        for rows, rest in enumerate(left.tolist()):
-            room = max_rows - rest
-            self.moves[rows, rest:] = arrivals[: room + 1]
-            self.moves[rows, -1] += max(0.0, 1 - self.moves[rows].sum())
-            lost[rows] = rate * time_s - room + np.dot(arrivals, np.maximum(0, room - waiting))
+        self.moves = np.where(waiting >= left, arrivals[waiting - left], 0.0)
+        self.moves[:, -1] += np.maximum(0.0, 1 - self.moves.sum(axis=1))
+        room = max_rows - left
+        lost = rate * time_s - room[:, 0] + np.maximum(0, room - waiting) @ arrivals
         self.cost = waiting * time_s + rate * time_s**2 / 2 + np.maximum(0, lost) * loss_s
 
 

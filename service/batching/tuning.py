@@ -7,7 +7,7 @@ rows that the line may hold for a deadline. The mode that answers most rows in t
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -97,7 +97,8 @@ def _mode(curve: Curve, rate: float, max_rows: int) -> Tuning:
     kept = int(max_rows * _EDGE) + 1
     main = min(curve.gears, key=lambda gear: curve.usual_s(gear) / gear)
     hold_s = min(curve.usual_s(curve.gears[0]), _PATIENCE / rate)
-    return Tuning(curve, ControlLimits(limits.gears[:kept], limits.gears_now[:kept]), main, hold_s)
+    cut = replace(limits, gears=limits.gears[:kept], gears_now=limits.gears_now[:kept])
+    return Tuning(curve, cut, main, hold_s)
 
 
 @dataclass(frozen=True, slots=True)
