@@ -1,11 +1,14 @@
 """The best fixed policy, by brute force: a quick simulation of one-row requests on one device, and a grid to try."""
 
+import random
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import combinations, islice, product
 
+from service.batching.arrivals import Arrival, poisson_times
 from service.batching.classic import Classic, Drop, Fill
+from service.batching.simulator import Outcome, Pace, Scheduled, Tunings, simulate
 from service.latency_tables import TABLES
 
 A_MOMENT_S = 1e-9
@@ -147,3 +150,46 @@ def highest(keeps_up: Callable[[float], bool], near: float, *, above: float = 0.
         middle = (low + high) / 2
         low, high = (middle, high) if keeps_up(middle) else (low, middle)
     return low
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    curve: str
+    tightness: float
+    arrivals: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    what: str
+    scheduler: float
+    fixed: float
+    policy: Classic
+
+    @property
+    def ratio(self) -> float:
+        return self.scheduler / self.fixed if self.fixed else 1.0
+
+
+def compare(cell: Cell) -> list[Compared]:
+    table = CURVES[cell.curve]
+    deadline_s = cell.tightness * table[min(table)]
+    unit_times = list(islice(poisson_times(1.0, random.Random(cell.seed)), cell.arrivals))
+    best_rate = max(gear / time_s for gear, time_s in table.items() if time_s <= deadline_s)
+    tunings = Tunings()
+
+    def scheduled(rate: float) -> Outcome:
+        arrivals = (Arrival(time / rate, 1, deadline_s) for time in unit_times)
+        pace = Pace(times_s=table)
+        return simulate(arrivals, Scheduled([pace.curve], tunings), pace)
+
+    capacity = highest(lambda rate: scheduled(rate).share_within(deadline_s) >= WITHIN, best_rate)
+    results = [
+        Compared("capacity", capacity, *best_capacity(table, deadline_s, unit_times, capacity or best_rate))
+    ]
+    for overload in OVERLOADS:
+        rate = overload * max(gear / time_s for gear, time_s in table.items())
+        goodput = scheduled(rate).goodput
+        results.append(Compared(f"x{overload}", goodput, *best_goodput(table, deadline_s, unit_times, rate)))
+    return results
