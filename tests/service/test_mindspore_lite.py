@@ -1,8 +1,6 @@
 """The mindspore_lite engine: on an NPU against a stand-in for the library, on the CPU with the real one where it is."""
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,9 +20,9 @@ from engines import (
     serving,
     simulated_answers,
 )
+from mindir import convert, found_lite_python
 from service.devices import CPU, Device
 from service.engines import ArtifactFile, EngineOrder, LiteOptions
-from service.machine import python_with_lite
 from serving import DEMO
 
 pytestmark = pytest.mark.anyio
@@ -200,40 +198,15 @@ async def test_a_python_without_the_library_is_an_engine_fault(order: Order) -> 
 
 # What is the CPU's, with the real library.
 
-CONVERT = """
-import sys
-import mindspore_lite as lite
-
-converter = lite.Converter()
-converter.optimize = "general"
-converter.save_type = lite.ModelType.MINDIR
-converter.convert(lite.FmkType.ONNX, sys.argv[1], sys.argv[2])
-"""
-
 
 @pytest.fixture(scope="module")
-def lite_python() -> Path:
-    python = python_with_lite(os.environ.get("CARDINAL_MINDSPORE_LITE_PYTHON", "auto"))
-    return python or pytest.skip("no Python here has mindspore_lite: see mindspore_lite_python in README.md")
-
-
-@pytest.fixture(scope="module")
-def on_cpu(lite_python: Path, tmp_path_factory: pytest.TempPathFactory) -> EngineOrder:
-    """Order a demo model converted at two batch sizes, as publishing does it."""
-    onnx = pytest.importorskip("onnx")
-    folder, files = tmp_path_factory.mktemp("mindir"), []
-    for gear in (1, 4):
-        graph = onnx.load(DEMO / "resnext101/1/model.onnx")
-        for each in (*graph.graph.input, *graph.graph.output):
-            each.type.tensor_type.shape.dim[0].dim_value = gear
-        onnx.save(graph, folder / f"{gear}.onnx")
-        words = [lite_python, "-c", CONVERT, folder / f"{gear}.onnx", folder / str(gear)]
-        subprocess.run(words, check=True, capture_output=True, timeout=60)
-        files.append(ArtifactFile(path=folder / f"{gear}.mindir", gears=(gear,)))
+def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> EngineOrder:
+    """Order a demo model converted at two batch sizes."""
+    python, folder = found_lite_python(), tmp_path_factory.mktemp("mindir")
     return EngineOrder(
         model="cats",
         version="3",
-        files=tuple(files),
+        files=tuple(ArtifactFile(path=convert("resnext101", gear, folder), gears=(gear,)) for gear in (1, 4)),
         options=LiteOptions(),
         side=224,
         classes=10,
@@ -242,7 +215,7 @@ def on_cpu(lite_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Engin
         load_timeout_s=60,
         run_timeout_s=60,
         device=CPU,
-        python=str(lite_python),
+        python=str(python),
     )
 
 
