@@ -243,7 +243,10 @@ class Settings(BaseModel):
             return None
         if self.state_folder != "auto":
             return Path(self.state_folder)
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cardinal"
+        try:
+            return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cardinal"
+        except RuntimeError:  # a user without a home, as in some containers
+            return None
 
     @property
     def threads_to_decode(self) -> int:

@@ -39,6 +39,7 @@ from service.engines import (
 )
 from service.engines.process import patience_s
 from service.errors import EngineFault
+from service.machine import Machine
 
 pytestmark = pytest.mark.anyio
 
@@ -65,6 +66,8 @@ OPENVINO = replace(
     side=224,
     max_rows=4,
 )
+
+BEST_PRECISION = "bf16" if Machine.look().computes_bf16 else "f32"
 
 # A child of ours: it speaks the protocol, and behaves well at batches of 1 row. Its argv is that of a Python.
 FAKE = f"""#!{sys.executable} -IS
@@ -219,6 +222,47 @@ async def test_openvino_answers_in_its_process_as_it_does_in_ours_at_any_gear() 
     for answered in (alone, together, padded):
         np.testing.assert_allclose(answered, expected, rtol=0, atol=1e-4)
     assert np.abs(expected).max() > 0.1  # else the tolerance would mean nothing
+
+
+def openvino_at(*gears: int, **options: Any) -> EngineOrder:
+    files = (ArtifactFile(path=DEMO_GRAPH, gears=gears or None),)
+    return replace(OPENVINO, files=files, options=OpenvinoOptions(**options))
+
+
+async def test_openvino_compiles_for_each_gear_and_runs_no_other_size() -> None:
+    rows = pictures(4, side=224)
+    async with serving(openvino_at(1, 4)) as served:
+        together = await logits(served.engine, rows)
+        alone = np.concatenate([await logits(served.engine, row[np.newaxis]) for row in rows])
+        said = await fault_at(served.engine, rows=2, side=224)
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-4)
+    assert said == "the engine refused: ValueError: a batch of 2 rows; the gears are [1, 4]"
+
+
+async def test_openvino_keeps_compiled_models_where_it_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "state/openvino"
+    for _ in range(2):  # the second one is loaded from there
+        async with serving(openvino_at(1, cache_folder=folder)) as served:
+            await logits(served.engine, pictures(1, side=224))
+        assert len(list(folder.glob("*.blob"))) == 1
+
+
+async def test_a_cache_that_cannot_be_written_costs_the_cache_only(log: LogWatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    async with serving(openvino_at(1, cache_folder=tmp_path / "file/openvino")) as served:
+        await logits(served.engine, pictures(1, side=224))
+    assert log.of("engine_output")[0]["line"].startswith("models are compiled at each start: ")
+
+
+@pytest.mark.parametrize("pins", [True, False])
+async def test_openvino_takes_threads_and_pinning(pins: bool) -> None:  # noqa: FBT001
+    async with serving(replace(openvino_at(1), threads=2, pins_threads=pins)) as served:
+        await logits(served.engine, pictures(1, side=224))
+
+
+async def test_openvino_says_which_precision_it_computes_in() -> None:
+    async with serving(openvino_at(precision="bf16")) as served:
+        assert served.engine.about.endswith(f" cpu {BEST_PRECISION}")
 
 
 # Processes that are killed, or hang.

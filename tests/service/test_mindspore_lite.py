@@ -138,6 +138,17 @@ async def test_a_graph_that_was_not_compiled_is_refused_unless_it_is_allowed(
         await logits(served.engine, pictures(1))
 
 
+async def test_an_om_is_refused_with_the_way_to_wrap_it(order: Order, tmp_path: Path) -> None:
+    options = LiteOptions(device_folder=tmp_path, allows_uncompiled=True)
+    bare = order({}, options=options)
+    (tmp_path / "0.mindir").write_bytes(b"IMOD and so on")
+    said = await fault_at_start(bare)
+    assert (
+        said
+        == "the engine refused: ValueError: 0.mindir is an OM; converter_lite --fmk=OM wraps it into a MindIR"
+    )
+
+
 async def test_precision_threads_and_configuration_reach_the_library(
     log: LogWatch, order: Order, tmp_path: Path
 ) -> None:

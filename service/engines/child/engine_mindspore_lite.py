@@ -12,6 +12,7 @@ from typing import Any, Dict, List
 import numpy as np
 
 COMPILED_MARK = b"CustomAscend"  # the name of the one node that a MindIR compiled for NPUs holds
+OM_MARK = b"IMOD"  # how the files of Ascend's own compiler begin
 
 
 class Engine:
@@ -122,9 +123,8 @@ class _Npu(_Cpu):
     def prepare(self, paths: List[str]) -> None:
         """Refuse what the library would accept to its harm; have the files share their working memory."""
         self._check_there()
-        if not self._order["options"]["allows_uncompiled"]:
-            for path in paths:
-                _check_compiled(path)
+        for path in paths:
+            self._check_compiled(Path(path))
         if len(paths) > 1 and hasattr(self._lite, "ModelGroup"):  # 2.1.0 and newer
             group = self._lite.ModelGroup()
             group.add_model(paths)
@@ -146,12 +146,13 @@ class _Npu(_Cpu):
         if self._number >= there:
             raise ValueError("%s is not there: this machine shows %d NPUs" % (self.about, there))
 
-
-def _check_compiled(path: str) -> None:
-    """Refuse a graph that the library would compile for minutes, at each start."""
-    with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content.find(COMPILED_MARK) < 0:
-            raise ValueError(
-                "%s was not compiled for NPUs; ascend_uncompiled=allow has that done at each start"
-                % Path(path).name
-            )
+    def _check_compiled(self, path: Path) -> None:
+        """Refuse a graph that the library would compile for minutes at each start, and what it cannot read."""
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if content[: len(OM_MARK)] == OM_MARK:
+                raise ValueError("%s is an OM; converter_lite --fmk=OM wraps it into a MindIR" % path.name)
+            if content.find(COMPILED_MARK) < 0 and not self._order["options"]["allows_uncompiled"]:
+                raise ValueError(
+                    "%s was not compiled for NPUs; ascend_uncompiled=allow has that done at each start"
+                    % path.name
+                )

@@ -17,18 +17,20 @@ class Engine:
         import openvino
 
         self._tensor = openvino.Tensor
-        precision = order["options"]["precision"]
         core = openvino.Core()
-        core.set_property("CPU", _options_of(order, precision))
-        if order["options"]["cache_folder"] and _is_writable(order["options"]["cache_folder"]):
-            core.set_property({"CACHE_DIR": order["options"]["cache_folder"]})
+        core.set_property("CPU", _options_of(order))
+        folder = order["options"]["cache_folder"]
+        if folder and _is_writable(folder):
+            core.set_property({"CACHE_DIR": folder})
         self._requests: Dict[Optional[int], Any] = {}
         for file in order["files"]:
             for gear in file["gears"] or [None]:
                 model = core.read_model(file["path"])
                 if gear is not None:
                     model.reshape([gear, order["side"], order["side"], 3])
-                self._requests[gear] = core.compile_model(model, "CPU").create_infer_request()
+                compiled = core.compile_model(model, "CPU")
+                self._requests[gear] = compiled.create_infer_request()
+        precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()  # what it made of ours
         self.about = "openvino %s cpu %s" % (openvino.__version__.split("-")[0], precision)
 
     def run(self, images: np.ndarray) -> np.ndarray:
@@ -40,9 +42,9 @@ class Engine:
         return np.asarray(request.get_output_tensor(0).data)
 
 
-def _options_of(order: Dict[str, Any], precision: str) -> Dict[str, str]:
-    # On newer CPUs the default precision is bf16, whose answers are off by half a percent.
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+def _options_of(order: Dict[str, Any]) -> Dict[str, str]:
+    # Always told: its own choice on newer CPUs is bf16, whose answers are off by half a percent.
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": order["options"]["precision"]}
     if order["threads"]:
         options["INFERENCE_NUM_THREADS"] = str(order["threads"])
     if order["pins_threads"] is not None:
