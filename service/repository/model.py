@@ -12,7 +12,7 @@ from anyio.to_thread import run_sync
 from service.answers import scores_of
 from service.batching import BatchQueue, QueuePolicy
 from service.bell import Bell
-from service.engines import Curve, Engine, EngineProcess, Refused
+from service.engines import Curve, Engine, EngineProcess, Refused, SimulatedOptions
 from service.errors import EngineFault
 from service.images import decode
 from service.logs import fields
@@ -101,7 +101,8 @@ class ServedModel:
         try:
             await engine.serve()
         except EngineFault as error:
-            _log.error("engine_failed", extra=self._fields(device=engine.device, error=str(error)))
+            if len(self.engines) > 1:  # else the whole model fails, and that is told
+                _log.error("engine_failed", extra=self._fields(device=engine.device, error=str(error)))
 
     async def _watch(self, stand_in: Engine, tasks: TaskGroup) -> None:
         """Have the stand-in started when all others have failed, and tell of each change."""
@@ -150,6 +151,8 @@ class ServedModel:
         """
         await self._check_answers(process)
         order = process.order
+        if isinstance(order.options, SimulatedOptions) and order.options.faults:
+            return Curve.exact(order.options.latency_s)  # measuring would only meet the faults
         gears = order.gears or _powers_of_two(order.max_rows)
         files = {file.path for file in order.files}
         digests = [each.sha256 for each in self.bundle.manifest.artifacts if self._path_of(each) in files]

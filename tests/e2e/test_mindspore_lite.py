@@ -14,7 +14,7 @@ from pictures import encoded, photo
 from service.client import Client
 from serving import RunningServer, eventually
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]  # it takes 10 s, or far more on a busy machine
 
 MODELS = ("resnext101", "se_resnext50", "sknet50")
 GEARS = (1, 4)

@@ -22,7 +22,7 @@ from service.batching import Urgency
 from service.bell import Bell
 from service.devices import parse_devices
 from service.engines import LiteOptions
-from service.errors import ModelNotFound, ModelNotReady, ServiceError, Stopping
+from service.errors import EngineFault, ModelNotFound, ModelNotReady, ServiceError, Stopping
 from service.images import decode
 from service.machine import Machine
 from service.metrics import Metrics
@@ -400,6 +400,15 @@ async def test_a_model_whose_engine_is_started_again_is_found_but_not_ready(tmp_
         answer = await served.repository.find("cats").queue.submit(rows(1), Urgency())
         assert len(answer.logits) == 1
         assert slot.is_ready
+
+
+async def test_a_simulated_device_that_is_to_fail_does_so_only_when_it_serves(tmp_path: Path) -> None:
+    put(tmp_path, "cats")
+    failing = replace(SIMULATED, simulated=replace(SIMULATED.simulated, faults={"crash": 1.0}))
+    async with serving(tmp_path, failing) as served:
+        await served.settled()
+        with pytest.raises(EngineFault, match="SIGSEGV"):
+            await served.repository.find("cats").queue.submit(rows(1), Urgency())
 
 
 # Several engines.
