@@ -9,7 +9,8 @@ from pathlib import Path
 
 from service.batching.arrivals import Arrival, Bursts, Traffic, read_trace
 from service.batching.classic import Classic, ClassicQueue, Fill, tf_serving, triton
-from service.batching.simulator import Outcome, Pace, Queue, Scheduled, Tunings, simulate
+from service.batching.scheduler import Tunings
+from service.batching.simulator import Outcome, Pace, Queue, Scheduled, simulate
 from service.latency_tables import TABLES
 
 OURS = "cardinal"

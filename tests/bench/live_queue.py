@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from pictures import encoded, photo
 from service.batching.arrivals import Traffic
-from service.batching.simulator import Pace, Scheduled, Tunings, simulate
+from service.batching.scheduler import Tunings
+from service.batching.simulator import Pace, Scheduled, simulate
 from service.engines import Curve, GearTime
 from service.images import Preprocessing, decode
 from serving import DEMO, running

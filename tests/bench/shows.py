@@ -10,9 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
+from service.batching.scheduler import Tunings
 from shows import GOODPUT, MOST_LATE, OVERLOAD_DEADLINES_MS, OVERLOADS, RATES_WITHIN, Knowing, Load
-
-from service.batching.simulator import Tunings
 
 MEAN_RATES = (100, 600, 1100, 1500, 1700)
 

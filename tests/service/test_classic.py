@@ -2,8 +2,8 @@ import random
 from itertools import islice
 
 import pytest
-from fixed_policies import run_fixed
 
+from fixed_policies import run_fixed
 from service.batching.arrivals import Arrival, Traffic, poisson_times
 from service.batching.classic import Classic, ClassicQueue, Drop, Fill, tf_serving, triton
 from service.batching.simulator import Outcome, Pace, simulate

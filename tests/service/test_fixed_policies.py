@@ -1,6 +1,7 @@
 """A part of what `tests/bench/fixed_policies.py` compares: all curves and deadlines take it minutes."""
 
 import pytest
+
 from fixed_policies import Cell, compare
 
 

@@ -1,9 +1,9 @@
 """What the scheduler reaches on the curve of a 310P. `tests/bench/shows.py` shows the same at full length."""
 
 import pytest
-from shows import GOODPUT, MOST_LATE, RATES_WITHIN, Knowing, Load
 
-from service.batching.simulator import Tunings
+from service.batching.scheduler import Tunings
+from shows import GOODPUT, MOST_LATE, RATES_WITHIN, Knowing, Load
 
 ARRIVALS = 20_000
 SEED = 77

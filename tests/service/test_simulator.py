@@ -5,8 +5,8 @@ import pytest
 
 from service.batching.arrivals import Arrival, Bursts, Traffic
 from service.batching.classic import Classic, ClassicQueue
-from service.batching.scheduler import Bounds
-from service.batching.simulator import Outcome, Pace, Queue, Scheduled, Tunings, simulate
+from service.batching.scheduler import Bounds, Tunings
+from service.batching.simulator import Outcome, Pace, Queue, Scheduled, simulate
 from service.latency_tables import TABLES
 
 TABLE = TABLES["310p/se_resnext50"]

@@ -8,7 +8,8 @@ from itertools import combinations, islice, product
 
 from service.batching.arrivals import Arrival, poisson_times
 from service.batching.classic import Classic, Drop, Fill
-from service.batching.simulator import Outcome, Pace, Scheduled, Tunings, simulate
+from service.batching.scheduler import Tunings
+from service.batching.simulator import Outcome, Pace, Scheduled, simulate
 from service.latency_tables import TABLES
 
 A_MOMENT_S = 1e-9

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from service.batching.arrivals import Traffic
-from service.batching.scheduler import Demanded
-from service.batching.simulator import Outcome, Pace, Scheduled, Tunings, simulate
+from service.batching.scheduler import Demanded, Tunings
+from service.batching.simulator import Outcome, Pace, Scheduled, simulate
 from service.batching.tuning import Tuning, tune
 from service.latency_tables import TABLES
 
