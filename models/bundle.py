@@ -1,9 +1,8 @@
 """Assemble a bundle: network, weights, labels, preprocessing -> content of each file by its path."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from models.errors import InvalidValueError
 from models.golden import Sample, golden_samples
@@ -21,8 +20,6 @@ from models.manifest import (
 from models.networks import Network
 from models.preprocessing import Preprocessing
 from models.weights import Array, random_weights
-
-Files: TypeAlias = Mapping[str, bytes]
 
 GRAPH_FILE = "model.onnx"
 LABELS_FILE = "labels.txt"
@@ -47,7 +44,9 @@ def untrained_source(network: Network, seed: int) -> Source:
     return Source(weights=random_weights(network, seed), provenance=provenance)
 
 
-def bundle(network: Network, source: Source, *, labels: Sequence[str], preprocessing: Preprocessing) -> Files:
+def bundle(
+    network: Network, source: Source, *, labels: Sequence[str], preprocessing: Preprocessing
+) -> dict[str, bytes]:
     """Return the files of a bundle, the same bytes for the same arguments.
 
     The source's weights are used up: they become the graph.

@@ -1,25 +1,38 @@
 """Write a bundle into a model repository, whole or not at all: files -> <repository>/<model>/<version>/."""
 
+import fcntl
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TypeAlias
 
-from models.bundle import Files
 from models.errors import InvalidValueError
+
+Files: TypeAlias = Mapping[str, bytes | Path]
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION_NAME = re.compile(r"[1-9][0-9]*")
+_STAGING = ".publishing-"
 
 
-def publish(files: Files, *, repository: Path, model: str, version: int | None = None) -> Path:
+def publish(
+    files: Files,
+    *,
+    repository: Path,
+    model: str,
+    version: int | None = None,
+    finish: Callable[[Path], None] = lambda _: None,
+) -> Path:
     """Return the folder of the new version, which appears with all its files at once.
 
-    Without a version it is the newest plus one. Raises InvalidValueError for a bad name or a version that
-    exists, and OSError when the files cannot be written; neither leaves anything in the repository.
+    `files` are contents, or files to copy, by their path in the bundle. `finish` may add to the folder before
+    it appears. Without a version it is the newest plus one. Raises InvalidValueError for a bad name or a
+    version that exists, OSError when the files cannot be written, and what `finish` raises; none of these
+    leaves anything in the repository. What a killed publisher has left there is removed.
     """
     if not _MODEL_NAME.fullmatch(model):
         raise InvalidValueError(f"model is {model!r}; allowed is {_MODEL_NAME.pattern}")
@@ -27,12 +40,14 @@ def publish(files: Files, *, repository: Path, model: str, version: int | None =
     target = folder / str(_newest(folder) + 1 if version is None else version)
     if not _VERSION_NAME.fullmatch(target.name):
         raise InvalidValueError(f"version is {version}; allowed is at least 1")
-    with _staged(folder) as staging:
+    with _staged(repository, folder) as staging:
+        bundle = staging / target.name
+        bundle.mkdir()
         for name, content in files.items():
-            _write(staging / name, content)
-        _sync_folders(staging)
+            _write(bundle / name, content)
+        finish(bundle)
+        _sync_tree(staging)
         _appear(staging, target)
-        _sync(folder)
     return target
 
 
@@ -44,52 +59,88 @@ def _newest(folder: Path) -> int:
 
 
 @contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
-    """Yield a hidden folder beside the versions, on their file system; nothing of it is left in the end."""
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    staging = folder / f".publishing-{uuid.uuid4().hex}"
+def _staged(repository: Path, folder: Path) -> Iterator[Path]:
+    """Yield a hidden folder on the file system of the versions; nothing of it is left in the end.
+
+    It is locked while it is used, so that `_sweep` can tell it from what a killed publisher has left. The lock
+    on the repository keeps others from sweeping it before that.
+    """
+    repository.mkdir(parents=True, exist_ok=True)
+    staging = (folder if folder.is_dir() else repository) / f"{_STAGING}{uuid.uuid4().hex}"
+    with ExitStack() as own:
+        with _opened(repository) as shared:
+            _lock(shared, fcntl.LOCK_EX)
+            for left in (*repository.glob(f"{_STAGING}*"), *folder.glob(f"{_STAGING}*")):
+                _sweep(left)
+            staging.mkdir()
+            _lock(own.enter_context(_opened(staging)), fcntl.LOCK_EX)
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _sweep(staging: Path) -> None:
+    with suppress(OSError), _opened(staging) as left:  # another publisher may be faster
+        if _lock(left, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _lock(descriptor: int, operation: int) -> bool:
+    """Tell whether the lock is held now: it is another's, or a file system without locks, where it is not."""
     try:
-        staging.mkdir()
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        if is_new:
-            with suppress(OSError):  # not empty: the new version is in it
-                folder.rmdir()
+        fcntl.flock(descriptor, operation)
+    except OSError:
+        return False
+    return True
 
 
 def _appear(staging: Path, target: Path) -> None:
+    """Rename the staged bundle into its place; of a new model, the staging folder, so that none is ever empty."""
+    repository = target.parent.parent
+    if staging.parent == repository:
+        with suppress(OSError):  # not empty: another publisher has made the model meanwhile
+            staging.rename(target.parent)
+            _sync(repository)
+            return
     # The rename itself is the test, so that two processes cannot publish one version.
     # It succeeds onto an empty folder alone, which is no version yet.
     try:
-        staging.rename(target)
+        (staging / target.name).rename(target)
     except OSError as error:
         if not target.exists():
             raise
         raise InvalidValueError(
             f"version {target.name} of {target.parent.name} exists already; allowed is one that does not"
         ) from error
+    _sync(target.parent)
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes | Path) -> None:
     path.parent.mkdir(exist_ok=True)
     with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        if isinstance(content, Path):
+            with content.open("rb") as source:
+                shutil.copyfileobj(source, file)
+        else:
+            file.write(content)
 
 
-def _sync_folders(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir():
-            _sync(path)
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _sync(path)
     _sync(folder)
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+def _sync(path: Path) -> None:
+    with _opened(path) as descriptor:
         os.fsync(descriptor)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)

@@ -42,7 +42,7 @@ def test_a_version_that_exists_stays_as_it_is(tmp_path: Path) -> None:
 
 def test_a_repository_that_cannot_be_written_is_the_systems_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(FileExistsError):
         publish(FILES, repository=tmp_path / "file", model="cats")
 
 
