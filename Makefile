@@ -2,13 +2,14 @@
 
 PYTHON ?= python3
 VENV := .venv
+LITE := .venv-mslite
 BIN := $(VENV)/bin
 
 # The repository that `make serve` serves; ARGS goes to `cardinal serve`, as in make serve ARGS="--rest-port 9000".
 export CARDINAL_MODEL_REPOSITORY ?= models/demo
 ARGS ?=
 
-.PHONY: help serve test check proto lock clean
+.PHONY: help serve test check proto lock clean lite
 
 help:
 	@echo "make serve   install, then serve the demo models on http://127.0.0.1:8000"
@@ -17,10 +18,10 @@ help:
 	@echo "make proto   generate service/stubs from protos/"
 	@echo "make lock    write constraints.txt anew from the newest packages that fit"
 
-serve: $(VENV)/.installed
+serve: $(VENV)/.installed lite
 	$(BIN)/cardinal serve $(ARGS)
 
-test: $(VENV)/.installed-dev $(VENV)/.installed-tools
+test: $(VENV)/.installed-dev $(VENV)/.installed-tools lite
 	$(BIN)/pytest --cov --cov-report=term:skip-covered $(ARGS)
 
 check: $(VENV)/.installed-dev
@@ -39,7 +40,7 @@ lock:
 	rm -rf $(VENV)/lock
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(LITE) build dist *.egg-info
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -53,6 +54,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[models,dev]'
 	@touch $@ $(VENV)/.installed
+
+lite:
+	@models/lite/make-environment $(LITE)
 
 $(VENV)/.installed-tools: tests/install-tools tests/packaging/install-tools | $(VENV)/bin/python
 	tests/install-tools

@@ -8,6 +8,9 @@ from models.errors import InvalidValueError
 from models.golden import Sample, golden_samples
 from models.graph import deployment_graph, graph_bytes
 from models.manifest import (
+    GRAPH_FILE,
+    LABELS_FILE,
+    MANIFEST_FILE,
     ArtifactSection,
     FileSection,
     GoldenSection,
@@ -21,9 +24,6 @@ from models.networks import Network
 from models.preprocessing import Preprocessing
 from models.weights import Array, random_weights
 
-GRAPH_FILE = "model.onnx"
-LABELS_FILE = "labels.txt"
-MANIFEST_FILE = "model.json"
 TEMPERATURE = 1.0
 TOLERANCE = 1e-3
 

@@ -25,6 +25,8 @@ from models.checkpoints import (
 )
 from models.checkpoints.source import trained
 from models.errors import InvalidValueError
+from models.lite import VARIABLE, add_lite, find_interpreter
+from models.manifest import check_gears
 from models.networks import NETWORKS, Network, describe
 from models.preprocessing import standard_preprocessing
 from models.publish import publish
@@ -120,6 +122,12 @@ def _add_publish(publish: argparse.ArgumentParser) -> None:
     publish.add_argument("--repository", type=Path, required=True, help="folder of the models")
     publish.add_argument("--model", metavar="NAME", help="the network's name by default")
     publish.add_argument("--version", type=int, metavar="N", help="the newest plus one by default")
+    publish.add_argument(
+        "--lite-gears",
+        default="1,4",
+        metavar="N,...",
+        help="batch sizes for MindSpore Lite on a CPU, where a Python with it is found; 1,4 by default, or none",
+    )
 
 
 def _info(arguments: argparse.Namespace) -> str:
@@ -191,6 +199,7 @@ def _pool_note(source: Dialect, target: Dialect) -> str:
 
 
 def _publish(arguments: argparse.Namespace) -> str:
+    lite_gears = () if arguments.lite_gears == "none" else _gears(arguments.lite_gears)
     labels = None if arguments.labels is None else _read_labels(arguments.labels)
     classes = arguments.classes if labels is None else len(labels)
     network, source = _network_and_source(arguments, classes)
@@ -200,15 +209,29 @@ def _publish(arguments: argparse.Namespace) -> str:
         labels=labels or [f"class {index}" for index in range(network.classes)],
         preprocessing=standard_preprocessing(arguments.input_size),
     )
+    lite = find_interpreter() if lite_gears else None
     target = publish(
         files,
         repository=arguments.repository,
         model=arguments.model or network.name,
         version=arguments.version,
+        finish=lambda bundle: None if lite is None else add_lite(bundle, lite, lite_gears),
     )
-    size_mb = sum(map(len, files.values())) / 1e6
+    size_mb = sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) / 1e6
     origin = "untrained" if arguments.checkpoint is None else f"weights of {arguments.checkpoint}"
-    return f"published {target}: {network.name}, {origin}, {network.classes} classes, {size_mb:.1f} MB"
+    published = f"published {target}: {network.name}, {origin}, {network.classes} classes, {size_mb:.1f} MB"
+    if lite is None and lite_gears:
+        return f"{published}; without MindSpore Lite, for which no Python was found: see {VARIABLE}"
+    return published
+
+
+def _gears(text: str) -> tuple[int, ...]:
+    words = text.split(",")
+    if not all(word.isdecimal() for word in words):
+        raise InvalidValueError(f"gears are {text!r}; allowed are numbers parted by commas")
+    gears = tuple(map(int, words))
+    check_gears(gears)
+    return gears
 
 
 def _network_and_source(arguments: argparse.Namespace, classes: int | None) -> tuple[Network, Source]:

@@ -29,15 +29,18 @@ def golden_samples(model: ModelProto, preprocessing: Preprocessing, temperature:
     """
     images = pictures()
     rows = np.stack([preprocessing.rows(image) for image in images])
-    scores = softmax(_logits(model, rows) / temperature)
+    scores = softmax(evaluate(model, rows) / temperature)
     return tuple(
         Sample(png=_png(image), scores=tuple(float(f"{score:.7g}") for score in row))
         for image, row in zip(images, scores, strict=True)
     )
 
 
-def _logits(model: ModelProto, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Evaluate node by node: the evaluator of a whole model copies all constants and keeps every tensor."""
+def evaluate(model: ModelProto, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the logits of rows by onnx's reference evaluator, an implementation apart from every engine.
+
+    Node by node: the evaluator of a whole model copies all constants and keeps every tensor.
+    """
     opsets = {opset.domain: opset.version for opset in model.opset_import}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     last_uses = {name: node.name for node in model.graph.node for name in node.input}

@@ -1,10 +1,22 @@
 """The manifest of a bundle, model.json: one frozen dataclass, and how it is written."""
 
+import hashlib
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
+from models.errors import InvalidValueError
+
 FORMAT = 1
+MANIFEST_FILE = "model.json"
+GRAPH_FILE = "model.onnx"
+LABELS_FILE = "labels.txt"
+
+_TARGET = re.compile(r"cpu|ascend[0-9][0-9a-z]*")
+_MAX_GEAR = 2048  # of Ascend's compiler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +59,14 @@ class ArtifactSection:
     sha256: str
     gears: tuple[int, ...] | None
     precision: Literal["f32", "f16", "mixed"]
+
+    def __post_init__(self) -> None:
+        if not _TARGET.fullmatch(self.target):
+            raise InvalidValueError(
+                f"target is {self.target!r}; allowed is cpu, or a chip such as ascend310p"
+            )
+        if self.gears is not None:
+            check_gears(self.gears)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,11 +129,33 @@ class Manifest:
         return _render(asdict(self), "\n") + "\n"
 
 
+def with_artifacts(text: str, artifacts: Sequence[ArtifactSection]) -> str:
+    """Return the text of a manifest with these artifacts, in place of those for the same engine and target."""
+    document = json.loads(text)
+    replaced = {(artifact.engine, artifact.target) for artifact in artifacts}
+    kept = [entry for entry in document["artifacts"] if (entry["engine"], entry["target"]) not in replaced]
+    document["artifacts"] = [*kept, *map(asdict, artifacts)]
+    return _render(document, "\n") + "\n"
+
+
+def check_gears(gears: Sequence[int]) -> None:
+    """Refuse batch sizes that are none, out of order or too large for any engine."""
+    if not gears or list(gears) != sorted(set(gears)) or not 1 <= gears[0] <= gears[-1] <= _MAX_GEAR:
+        words = ",".join(map(str, gears))
+        raise InvalidValueError(f"gears are {words!r}; allowed are rising numbers from 1 to {_MAX_GEAR}")
+
+
+def sha256_of(file: Path) -> str:
+    """Return the digest of a file's bytes, as a manifest spells it."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _render(value: object, newline: str) -> str:
     inner = newline + "  "
     if isinstance(value, dict):
         items = [f"{json.dumps(key)}: {_render(item, inner)}" for key, item in value.items()]
         return "{" + inner + ("," + inner).join(items) + newline + "}"
-    if isinstance(value, tuple) and any(isinstance(item, dict) for item in value):
+    if isinstance(value, tuple | list) and any(isinstance(item, dict) for item in value):
         return "[" + inner + ("," + inner).join(_render(item, inner) for item in value) + newline + "]"
     return json.dumps(value)

@@ -37,7 +37,7 @@ def publish(
     if not _MODEL_NAME.fullmatch(model):
         raise InvalidValueError(f"model is {model!r}; allowed is {_MODEL_NAME.pattern}")
     folder = repository / model
-    target = folder / str(_newest(folder) + 1 if version is None else version)
+    target = folder / str(newest_version(folder) + 1 if version is None else version)
     if not _VERSION_NAME.fullmatch(target.name):
         raise InvalidValueError(f"version is {version}; allowed is at least 1")
     with _staged(repository, folder) as staging:
@@ -51,7 +51,8 @@ def publish(
     return target
 
 
-def _newest(folder: Path) -> int:
+def newest_version(folder: Path) -> int:
+    """Return the newest version in a model's folder, 0 where there is none."""
     if not folder.is_dir():
         return 0
     names = (path.name for path in folder.iterdir())

@@ -82,7 +82,17 @@ def test_convert_tells_what_the_new_names_do_not_say(
 
 
 def _publish(checkpoint: Path, repository: Path, *words: str, network: str = "se_resnext50") -> int:
-    command = ["publish", "--network", network, "--checkpoint", str(checkpoint), "--input-size", "32"]
+    command = [
+        "publish",
+        "--network",
+        network,
+        "--checkpoint",
+        str(checkpoint),
+        "--input-size",
+        "32",
+        "--lite-gears",
+        "none",
+    ]
     return main([*command, "--repository", str(repository), *words])
 
 
@@ -104,7 +114,18 @@ def test_publish_takes_a_checkpoint_and_says_so_in_the_manifest(tmp_path: Path) 
 def test_the_same_weights_make_the_same_graph_as_untrained_ones(tmp_path: Path) -> None:
     checkpoint = _written(tmp_path, "a.pth")
     assert _publish(checkpoint, tmp_path / "models", "--classes", "7", "--width", "0.0625") == 0
-    words = ["publish", "--network", "se_resnext50", "--untrained", "--classes", "7", "--width", "0.0625"]
+    words = [
+        "publish",
+        "--network",
+        "se_resnext50",
+        "--untrained",
+        "--classes",
+        "7",
+        "--width",
+        "0.0625",
+        "--lite-gears",
+        "none",
+    ]
     assert main([*words, "--input-size", "32", "--repository", str(tmp_path / "models")]) == 0
     first, second = (tmp_path / f"models/se_resnext50/{version}" for version in (1, 2))
     assert (first / "model.onnx").read_bytes() == (second / "model.onnx").read_bytes()

@@ -7,7 +7,18 @@ import pytest
 
 from models.cli import main
 
-PUBLISH = ["publish", "--network", "sknet50", "--untrained", "--width", "0.0625", "--input-size", "64"]
+PUBLISH = [
+    "publish",
+    "--network",
+    "sknet50",
+    "--untrained",
+    "--width",
+    "0.0625",
+    "--input-size",
+    "64",
+    "--lite-gears",
+    "none",
+]
 
 
 def test_info_prints_one_aligned_column_a_network(capsys: pytest.CaptureFixture[str]) -> None:
