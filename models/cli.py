@@ -4,11 +4,19 @@ A fault is one sentence on stderr and exit code 2.
 """
 
 import argparse
+import json
+import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import onnx
+
+from models.artifacts import add_artifact
+from models.ascend import Compilation, compile_script, normalisation_of, without_normalisation
 from models.bundle import Source, bundle, untrained_source
 from models.checkpoints import (
     DIALECT_NAMES,
@@ -26,7 +34,7 @@ from models.checkpoints import (
 from models.checkpoints.source import trained
 from models.errors import InvalidValueError
 from models.lite import VARIABLE, add_lite, find_interpreter
-from models.manifest import check_gears
+from models.manifest import GRAPH_FILE, MANIFEST_FILE, ArtifactSection, check_gears, sha256_of
 from models.networks import NETWORKS, Network, describe
 from models.preprocessing import standard_preprocessing
 from models.publish import publish
@@ -73,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_inspect(commands.add_parser("inspect", help="tell what a checkpoint file holds"))
     _add_convert(commands.add_parser("convert", help="write a checkpoint in another format, by other names"))
     _add_publish(commands.add_parser("publish", help="write a bundle into a model repository"))
+    _add_compile(
+        commands.add_parser("compile", help="compile a bundle for an Ascend NPU, or write the script")
+    )
+    _add_add_artifact(commands.add_parser("add-artifact", help="publish a bundle again with a compiled file"))
+    _add_strip(commands.add_parser("strip", help="take the normalisation off a graph, for an AIPP stage"))
     return parser
 
 
@@ -128,6 +141,35 @@ def _add_publish(publish: argparse.ArgumentParser) -> None:
         metavar="N,...",
         help="batch sizes for MindSpore Lite on a CPU, where a Python with it is found; 1,4 by default, or none",
     )
+
+
+def _add_compile(compile_: argparse.ArgumentParser) -> None:
+    compile_.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a version")
+    compile_.add_argument("--target", required=True, help="ascend310, ascend310p, ascend910 or another chip")
+    compile_.add_argument(
+        "--soc-version", metavar="NAME", help="the chip as CANN names it, such as Ascend310P3"
+    )
+    compile_.add_argument("--gears", default="1,4,8,16,32", metavar="N,...", help="1,4,8,16,32 by default")
+    compile_.add_argument(
+        "--precision", choices=["f16", "mixed", "f32"], default="f16", help="f16 by default"
+    )
+    compile_.add_argument(
+        "--through", choices=["converter", "atc"], default="converter", help="compiler; converter by default"
+    )
+    compile_.add_argument("--aipp", action="store_true", help="normalise in the NPU's image stage")
+
+
+def _add_add_artifact(add: argparse.ArgumentParser) -> None:
+    add.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of the newest version of a model")
+    add.add_argument("file", type=Path, metavar="FILE", help="MindIR that was compiled from its graph")
+    add.add_argument("--target", required=True, help="what it was compiled for, such as ascend310p")
+    add.add_argument("--gears", required=True, metavar="N,...", help="batch sizes that it was compiled for")
+    add.add_argument("--precision", choices=["f16", "mixed", "f32"], required=True)
+
+
+def _add_strip(strip: argparse.ArgumentParser) -> None:
+    strip.add_argument("graph", type=Path, metavar="IN", help="graph of a bundle")
+    strip.add_argument("target", type=Path, metavar="OUT", help="ONNX file")
 
 
 def _info(arguments: argparse.Namespace) -> str:
@@ -225,6 +267,56 @@ def _publish(arguments: argparse.Namespace) -> str:
     return published
 
 
+def _compile(arguments: argparse.Namespace) -> str:
+    order = _compilation(arguments)
+    script = arguments.bundle.absolute().parent / order.script_name
+    script.write_text(compile_script(order), encoding="utf-8")
+    script.chmod(0o755)
+    # This program is one of its tools, and need not be on PATH.
+    path = os.pathsep.join([str(Path(sys.argv[0]).absolute().parent), os.environ.get("PATH", os.defpath)])
+    missing = [tool for tool in order.tools if shutil.which(tool, path=path) is None]
+    if missing:
+        return f"{script.read_text()}\n# {', '.join(missing)}: not on PATH here. The script is {script}"
+    ended = subprocess.run([script], env=os.environ | {"PATH": path}, check=False)
+    if ended.returncode:
+        raise InvalidValueError(f"{script} failed with exit code {ended.returncode}")
+    return f"ran {script}"
+
+
+def _compilation(arguments: argparse.Namespace) -> Compilation:
+    bundle = arguments.bundle.absolute()
+    manifest = json.loads((bundle / MANIFEST_FILE).read_bytes())
+    return Compilation(
+        model=bundle.parent.name,
+        version=int(bundle.name),
+        side=manifest["input_size"],
+        classes=manifest["classes"],
+        target=arguments.target,
+        gears=_gears(arguments.gears),
+        precision=arguments.precision,
+        through=arguments.through,
+        soc_version=arguments.soc_version,
+        normalisation=normalisation_of(onnx.load(bundle / GRAPH_FILE)) if arguments.aipp else None,
+    )
+
+
+def _add_artifact(arguments: argparse.Namespace) -> str:
+    artifact = ArtifactSection(
+        engine="mindspore_lite",
+        target=arguments.target,
+        file=arguments.file.name,
+        sha256=sha256_of(arguments.file),
+        gears=_gears(arguments.gears),
+        precision=arguments.precision,
+    )
+    return f"published {add_artifact(arguments.bundle, arguments.file, artifact)} with {artifact.file}"
+
+
+def _strip(arguments: argparse.Namespace) -> str:
+    onnx.save(without_normalisation(onnx.load(arguments.graph)), arguments.target)
+    return f"wrote {arguments.target}: the graph of {arguments.graph} without its normalisation"
+
+
 def _gears(text: str) -> tuple[int, ...]:
     words = text.split(",")
     if not all(word.isdecimal() for word in words):
@@ -251,4 +343,12 @@ def _read_labels(file: Path) -> list[str]:
         raise InvalidValueError(f"labels file {file} is not UTF-8 text") from error
 
 
-_COMMANDS = {"info": _info, "inspect": _inspect, "convert": _convert, "publish": _publish}
+_COMMANDS = {
+    "info": _info,
+    "inspect": _inspect,
+    "convert": _convert,
+    "publish": _publish,
+    "compile": _compile,
+    "add-artifact": _add_artifact,
+    "strip": _strip,
+}
