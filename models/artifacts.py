@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
+from models.content import Content, sha256_of
 from models.errors import InvalidValueError
-from models.manifest import MANIFEST_FILE, ArtifactSection, sha256_of, with_artifacts
+from models.manifest import MANIFEST_FILE, ArtifactSection, with_artifacts
 from models.publish import newest_version, publish
 
 
@@ -22,7 +23,7 @@ def add_artifact(bundle: Path, file: Path, artifact: ArtifactSection) -> Path:
     text = (bundle / MANIFEST_FILE).read_text(encoding="utf-8")
     new_text = with_artifacts(text, [artifact])
     digests = _digests(text)
-    files: dict[str, bytes | Path] = {MANIFEST_FILE: new_text.encode(), artifact.file: file}
+    files: dict[str, Content] = {MANIFEST_FILE: new_text.encode(), artifact.file: file}
     for name in sorted(_digests(new_text).keys() - files.keys()):
         files[name] = bundle / name
         if sha256_of(bundle / name) != digests[name]:

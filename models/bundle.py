@@ -1,12 +1,13 @@
 """Assemble a bundle: network, weights, labels, preprocessing -> content of each file by its path."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from models.content import Content, sha256_of
 from models.errors import InvalidValueError
 from models.golden import Sample, golden_samples
-from models.graph import deployment_graph, graph_bytes
+from models.graph import deployment_graph, graph_chunks
 from models.manifest import (
     GRAPH_FILE,
     LABELS_FILE,
@@ -46,7 +47,7 @@ def untrained_source(network: Network, seed: int) -> Source:
 
 def bundle(
     network: Network, source: Source, *, labels: Sequence[str], preprocessing: Preprocessing
-) -> dict[str, bytes]:
+) -> dict[str, Content]:
     """Return the files of a bundle, the same bytes for the same arguments.
 
     The source's weights are used up: they become the graph.
@@ -54,8 +55,8 @@ def bundle(
     _check_labels(network, labels)
     graph = deployment_graph(network, source.weights, preprocessing)
     samples = golden_samples(graph, preprocessing, TEMPERATURE)
-    files = {
-        GRAPH_FILE: graph_bytes(graph),
+    files: dict[str, Content] = {
+        GRAPH_FILE: partial(graph_chunks, graph),
         LABELS_FILE: "".join(f"{label}\n" for label in labels).encode(),
         **{_sample_file(index): sample.png for index, sample in enumerate(samples)},
     }
@@ -70,8 +71,8 @@ def bundle(
             antialias=preprocessing.antialias,
         ),
         classes=network.classes,
-        labels=FileSection(file=LABELS_FILE, sha256=_sha256(files[LABELS_FILE])),
-        artifacts=(_cpu_artifact(files[GRAPH_FILE]),),
+        labels=FileSection(file=LABELS_FILE, sha256=sha256_of(files[LABELS_FILE])),
+        artifacts=(_cpu_artifact(sha256_of(files[GRAPH_FILE])),),
         golden=_golden(samples),
         accuracy=None,
         provenance=source.provenance,
@@ -80,9 +81,9 @@ def bundle(
     return {**files, MANIFEST_FILE: manifest.text().encode()}
 
 
-def _cpu_artifact(graph: bytes) -> ArtifactSection:
+def _cpu_artifact(sha256: str) -> ArtifactSection:
     return ArtifactSection(
-        engine="openvino", target="cpu", file=GRAPH_FILE, sha256=_sha256(graph), gears=None, precision="f32"
+        engine="openvino", target="cpu", file=GRAPH_FILE, sha256=sha256, gears=None, precision="f32"
     )
 
 
@@ -91,7 +92,7 @@ def _golden(samples: Sequence[Sample]) -> GoldenSection:
         computed_by="onnx reference evaluator, float32",
         tolerance=TOLERANCE,
         samples=tuple(
-            SampleSection(file=_sample_file(index), sha256=_sha256(sample.png), scores=sample.scores)
+            SampleSection(file=_sample_file(index), sha256=sha256_of(sample.png), scores=sample.scores)
             for index, sample in enumerate(samples)
         ),
     )
@@ -109,7 +110,3 @@ def _check_labels(network: Network, labels: Sequence[str]) -> None:
 
 def _sample_file(index: int) -> str:
     return f"golden/{index}.png"
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -32,12 +32,13 @@ from models.checkpoints import (
     write_checkpoint,
 )
 from models.checkpoints.source import trained
+from models.content import sha256_of
 from models.errors import InvalidValueError
 from models.lite import VARIABLE, add_lite, find_interpreter
-from models.manifest import GRAPH_FILE, MANIFEST_FILE, ArtifactSection, check_gears, sha256_of
+from models.manifest import GRAPH_FILE, MANIFEST_FILE, ArtifactSection, check_gears
 from models.networks import NETWORKS, Network, describe
 from models.preprocessing import standard_preprocessing
-from models.publish import publish
+from models.publish import drafted, write_files
 from models.sizes import measure
 
 _HEADINGS = (
@@ -245,23 +246,23 @@ def _publish(arguments: argparse.Namespace) -> str:
     labels = None if arguments.labels is None else _read_labels(arguments.labels)
     classes = arguments.classes if labels is None else len(labels)
     network, source = _network_and_source(arguments, classes)
-    files = bundle(
-        network,
-        source,
-        labels=labels or [f"class {index}" for index in range(network.classes)],
-        preprocessing=standard_preprocessing(arguments.input_size),
-    )
     lite = find_interpreter() if lite_gears else None
-    target = publish(
-        files,
-        repository=arguments.repository,
-        model=arguments.model or network.name,
-        version=arguments.version,
-        finish=lambda bundle: None if lite is None else add_lite(bundle, lite, lite_gears),
-    )
-    size_mb = sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) / 1e6
+    with drafted(arguments.repository, arguments.model or network.name, arguments.version) as draft:
+        write_files(
+            draft.folder,
+            bundle(
+                network,
+                source,
+                labels=labels or [f"class {index}" for index in range(network.classes)],
+                preprocessing=standard_preprocessing(arguments.input_size),
+            ),
+        )
+        if lite:
+            add_lite(draft.folder, lite, lite_gears)
+    size_mb = sum(path.stat().st_size for path in draft.target.rglob("*") if path.is_file()) / 1e6
     origin = "untrained" if arguments.checkpoint is None else f"weights of {arguments.checkpoint}"
-    published = f"published {target}: {network.name}, {origin}, {network.classes} classes, {size_mb:.1f} MB"
+    what = f"{network.name}, {origin}, {network.classes} classes, {size_mb:.1f} MB"
+    published = f"published {draft.target}: {what}"
     if lite is None and lite_gears:
         return f"{published}; without MindSpore Lite, for which no Python was found: see {VARIABLE}"
     return published

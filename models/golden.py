@@ -1,12 +1,13 @@
 """Make golden samples: a few small pictures, and the scores that every engine must reproduce on them."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, helper
+from onnx import ModelProto, NodeProto, helper
 from onnx.numpy_helper import to_array
 from onnx.reference import ReferenceEvaluator
 from PIL import Image
@@ -39,21 +40,48 @@ def golden_samples(model: ModelProto, preprocessing: Preprocessing, temperature:
 def evaluate(model: ModelProto, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the logits of rows by onnx's reference evaluator, an implementation apart from every engine.
 
-    Node by node: the evaluator of a whole model copies all constants and keeps every tensor.
+    In small steps, for the memory: row by row and node by node, since the evaluator of a whole model copies all
+    constants and keeps every tensor, and each group of a convolution apart, since it unfolds what that sees.
     """
+    return np.concatenate([_evaluate_row(model, row[np.newaxis]) for row in rows])
+
+
+def _evaluate_row(model: ModelProto, row: NDArray[np.uint8]) -> NDArray[np.float32]:
     opsets = {opset.domain: opset.version for opset in model.opset_import}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     last_uses = {name: node.name for node in model.graph.node for name in node.input}
-    tensors: dict[str, Any] = {"images": rows}
+    tensors: dict[str, Any] = {"images": row}
     for node in model.graph.node:
-        inputs = {name: tensors[name] for name in node.input if name in tensors}
-        inputs |= {name: to_array(constants[name]) for name in node.input if name in constants}
-        evaluator = ReferenceEvaluator(helper.make_graph([node], node.name, [], []), opsets)
-        tensors |= zip(node.output, evaluator.run(node.output, inputs), strict=True)
-        for name in inputs.keys() & tensors.keys():
+        inputs = [tensors[name] if name in tensors else to_array(constants[name]) for name in node.input]
+        tensors |= zip(node.output, _run(node, inputs, opsets), strict=True)
+        for name in set(node.input) & tensors.keys():
             if last_uses[name] == node.name:
                 del tensors[name]
     return np.asarray(tensors["logits"], np.float32)
+
+
+def _run(node: NodeProto, inputs: list[Any], opsets: dict[str, int]) -> list[Any]:
+    single, groups = _single_group(node)
+    evaluator = ReferenceEvaluator(helper.make_graph([single], node.name, [], []), opsets)
+
+    def run(values: Sequence[Any]) -> list[Any]:
+        return list(evaluator.run(node.output, dict(zip(node.input, values, strict=True))))
+
+    if groups == 1:
+        return run(inputs)
+    maps, *parameters = inputs
+    split = [np.split(maps, groups, axis=1), *(np.split(parameter, groups) for parameter in parameters)]
+    return [np.concatenate([run(shares)[0] for shares in zip(*split, strict=True)], axis=1)]
+
+
+def _single_group(node: NodeProto) -> tuple[NodeProto, int]:
+    """Return the node that computes one group, and how many there are."""
+    single, groups = NodeProto(), 1
+    single.CopyFrom(node)
+    for attribute in single.attribute:
+        if attribute.name == "group":
+            groups, attribute.i = attribute.i, 1
+    return single, groups
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 images (n, side, side, 3) uint8 RGB -> normalise -> NCHW -> blocks -> mean -> logits (n, classes) float32
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,9 @@ from models.weights import Array, check_weights
 OPSET = 13
 IR_VERSION = 7
 
+_GRAPH_TAG = bytes([ModelProto.GRAPH_FIELD_NUMBER << 3 | 2])  # 2: bytes, after their number
+_VARINT_BITS, _VARINT_MASK, _VARINT_MORE = 7, 0x7F, 0x80
+
 
 def deployment_graph(network: Network, weights: dict[str, Array], preprocessing: Preprocessing) -> ModelProto:
     """Return the graph that serves the network on rows that this preprocessing makes.
@@ -53,7 +57,38 @@ def deployment_graph(network: Network, weights: dict[str, Array], preprocessing:
 
 def graph_bytes(model: ModelProto) -> bytes:
     """Return the file's content, the same for the same graph."""
-    return model.SerializeToString(deterministic=True)
+    return b"".join(graph_chunks(model))
+
+
+def graph_chunks(model: ModelProto) -> Iterator[bytes]:
+    """Yield the file's content constant by constant: protobuf itself would need twice the memory of all of them.
+
+    It merges messages that follow one another, so that each field can be written as a message of its own.
+    """
+    length = sum(map(len, _graph_fields(model.graph)))
+    head = ModelProto(ir_version=model.ir_version, producer_name=model.producer_name)
+    yield _content(head) + _GRAPH_TAG + _varint(length)
+    yield from _graph_fields(model.graph)
+    yield _content(ModelProto(opset_import=model.opset_import))
+
+
+def _graph_fields(graph: GraphProto) -> Iterator[bytes]:
+    yield _content(GraphProto(node=graph.node, name=graph.name))
+    for constant in graph.initializer:
+        yield _content(GraphProto(initializer=[constant]))
+    yield _content(GraphProto(input=graph.input, output=graph.output))
+
+
+def _content(message: ModelProto | GraphProto) -> bytes:
+    return message.SerializeToString(deterministic=True)
+
+
+def _varint(value: int) -> bytes:
+    groups = []
+    while value > _VARINT_MASK:
+        groups.append(value & _VARINT_MASK | _VARINT_MORE)
+        value >>= _VARINT_BITS
+    return bytes([*groups, value])
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,11 +1,9 @@
 """The manifest of a bundle, model.json: one frozen dataclass, and how it is written."""
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
 from models.errors import InvalidValueError
@@ -143,12 +141,6 @@ def check_gears(gears: Sequence[int]) -> None:
     if not gears or list(gears) != sorted(set(gears)) or not 1 <= gears[0] <= gears[-1] <= _MAX_GEAR:
         words = ",".join(map(str, gears))
         raise InvalidValueError(f"gears are {words!r}; allowed are rising numbers from 1 to {_MAX_GEAR}")
-
-
-def sha256_of(file: Path) -> str:
-    """Return the digest of a file's bytes, as a manifest spells it."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _render(value: object, newline: str) -> str:

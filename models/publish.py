@@ -5,34 +5,43 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from models.content import Content, chunks
 from models.errors import InvalidValueError
 
-Files: TypeAlias = Mapping[str, bytes | Path]
+Files: TypeAlias = Mapping[str, Content]
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION_NAME = re.compile(r"[1-9][0-9]*")
 _STAGING = ".publishing-"
 
 
-def publish(
-    files: Files,
-    *,
-    repository: Path,
-    model: str,
-    version: int | None = None,
-    finish: Callable[[Path], None] = lambda _: None,
-) -> Path:
-    """Return the folder of the new version, which appears with all its files at once.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A version that is being made: the folder for its files, and the one that it will be."""
 
-    `files` are contents, or files to copy, by their path in the bundle. `finish` may add to the folder before
-    it appears. Without a version it is the newest plus one. Raises InvalidValueError for a bad name or a
-    version that exists, OSError when the files cannot be written, and what `finish` raises; none of these
-    leaves anything in the repository. What a killed publisher has left there is removed.
+    folder: Path
+    target: Path
+
+
+def publish(files: Files, *, repository: Path, model: str, version: int | None = None) -> Path:
+    """Return the folder of the new version, which appears with all its files at once; raises as `drafted` does."""
+    with drafted(repository, model, version) as draft:
+        write_files(draft.folder, files)
+    return draft.target
+
+
+@contextmanager
+def drafted(repository: Path, model: str, version: int | None = None) -> Iterator[Draft]:
+    """Yield a draft that becomes the version, whole, where the block ends well, and nothing where it does not.
+
+    Without a version it is the newest plus one. Raises InvalidValueError for a bad name or a version that
+    exists, and OSError when the files cannot be written. What a killed publisher has left is removed.
     """
     if not _MODEL_NAME.fullmatch(model):
         raise InvalidValueError(f"model is {model!r}; allowed is {_MODEL_NAME.pattern}")
@@ -41,14 +50,20 @@ def publish(
     if not _VERSION_NAME.fullmatch(target.name):
         raise InvalidValueError(f"version is {version}; allowed is at least 1")
     with _staged(repository, folder) as staging:
-        bundle = staging / target.name
-        bundle.mkdir()
-        for name, content in files.items():
-            _write(bundle / name, content)
-        finish(bundle)
+        draft = Draft(folder=staging / target.name, target=target)
+        draft.folder.mkdir()
+        yield draft
         _sync_tree(staging)
         _appear(staging, target)
-    return target
+
+
+def write_files(folder: Path, files: Files) -> None:
+    """Write the files of a bundle by their path in it."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        with path.open("xb") as file:
+            file.writelines(chunks(content))
 
 
 def newest_version(folder: Path) -> int:
@@ -115,16 +130,6 @@ def _appear(staging: Path, target: Path) -> None:
             f"version {target.name} of {target.parent.name} exists already; allowed is one that does not"
         ) from error
     _sync(target.parent)
-
-
-def _write(path: Path, content: bytes | Path) -> None:
-    path.parent.mkdir(exist_ok=True)
-    with path.open("xb") as file:
-        if isinstance(content, Path):
-            with content.open("rb") as source:
-                shutil.copyfileobj(source, file)
-        else:
-            file.write(content)
 
 
 def _sync_tree(folder: Path) -> None:

@@ -11,10 +11,12 @@ import onnx
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.content import sha256_of
 from models.errors import InvalidValueError
 from models.golden import softmax
+from models.graph import graph_chunks
 from models.lite.interpreter import run_lite
-from models.manifest import GRAPH_FILE, MANIFEST_FILE, ArtifactSection, sha256_of, with_artifacts
+from models.manifest import GRAPH_FILE, MANIFEST_FILE, ArtifactSection, with_artifacts
 from models.preprocessing import Preprocessing
 
 
@@ -61,7 +63,8 @@ def _fix_batch(graph: Path, gear: int, target: Path) -> None:
         batch = tensor.type.tensor_type.shape.dim[0]
         batch.Clear()
         batch.dim_value = gear
-    onnx.save(model, target)
+    with target.open("wb") as file:
+        file.writelines(graph_chunks(model))
 
 
 def _prove(bundle: Path, file: Path, python: Path, work: Path) -> None:

@@ -115,6 +115,10 @@ def test_the_same_arguments_make_the_same_bytes(network: Network, model: onnx.Mo
     assert graph_bytes(again) == graph_bytes(model)
 
 
+def test_a_graph_that_is_written_constant_by_constant_is_what_protobuf_writes(model: onnx.ModelProto) -> None:
+    assert graph_bytes(model) == model.SerializeToString(deterministic=True)
+
+
 class _Plain:
     """The network once more, slowly, layer after layer: no folding, no ONNX, float64."""
 

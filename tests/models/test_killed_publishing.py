@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from models.publish import publish
+from models.publish import drafted, publish, write_files
 from options import serving_options
 from service.bell import Bell
 from service.metrics import Metrics
@@ -115,9 +115,8 @@ def test_a_server_that_starts_meanwhile_finds_whole_models_alone(tmp_path: Path)
 
 
 def _killed_before_it_appears(repository: Path) -> None:
-    words = "import os, sys; from pathlib import Path; from models.publish import publish\n"
-    words += "publish({'model.json': b''}, repository=Path(sys.argv[1]), model='cats',"
-    words += " finish=lambda _: os.kill(os.getpid(), 9))"
+    words = "import os, sys; from pathlib import Path; from models.publish import drafted\n"
+    words += "with drafted(Path(sys.argv[1]), 'cats'): os.kill(os.getpid(), 9)"
     ran = subprocess.run([sys.executable, "-c", words, str(repository)], cwd=ROOT, check=False)
     assert ran.returncode == -signal.SIGKILL
 
@@ -135,17 +134,15 @@ def test_the_next_publisher_removes_what_a_killed_one_left(tmp_path: Path, versi
 
 
 def test_a_publisher_that_is_still_at_work_keeps_its_files(tmp_path: Path) -> None:
-    def publish_another(_: Path) -> None:
-        publish(FILES, repository=tmp_path, model="dogs")
-
-    publish(FILES, repository=tmp_path, model="cats", finish=publish_another)
-    publish(FILES, repository=tmp_path, model="cats", finish=publish_another)
+    for _ in range(2):
+        with drafted(tmp_path, "cats") as draft:
+            write_files(draft.folder, FILES)
+            publish(FILES, repository=tmp_path, model="dogs")
     assert [path.relative_to(tmp_path) for path in _slots(tmp_path)] == [Path("cats/2"), Path("dogs/2")]
 
 
 def test_two_first_versions_at_once_both_appear(tmp_path: Path) -> None:
-    def publish_the_first(_: Path) -> None:
+    with drafted(tmp_path, "cats", 2) as draft:
+        write_files(draft.folder, FILES)
         publish(FILES, repository=tmp_path, model="cats", version=1)
-
-    publish(FILES, repository=tmp_path, model="cats", version=2, finish=publish_the_first)
     assert sorted(path.name for path in (tmp_path / "cats").iterdir()) == ["1", "2"]
