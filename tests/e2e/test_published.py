@@ -1,0 +1,100 @@
+"""The three networks at full size: published from random weights, served, and compared with another forward pass."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from lite import photos
+from models.golden import evaluate, softmax
+from models.preprocessing import standard_preprocessing
+from pictures import encoded
+from serving import ROOT, RunningServer
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+NAMES = ["se_resnext50", "resnext101", "sknet50"]
+
+# VmHWM is the process's own peak; ru_maxrss can also be that of the process which has started it.
+MEASURED = """
+import sys
+from pathlib import Path
+from models.cli import main
+
+assert main(sys.argv[1:]) == 0
+print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+"""
+
+
+@dataclass
+class Published:
+    """A repository with the three networks, and the peak of the process that published each."""
+
+    repository: Path
+    peak_bytes: dict[str, int]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
+    repository = tmp_path_factory.mktemp("models")
+    peaks = {name: _publish(name, repository) for name in NAMES}
+    yield Published(repository, peaks)
+    shutil.rmtree(repository)  # half a gigabyte
+
+
+def _publish(name: str, repository: Path) -> int:
+    words = [
+        "publish",
+        "--network",
+        name,
+        "--untrained",
+        "--lite-gears",
+        "none",
+        "--repository",
+        str(repository),
+    ]
+    command = [sys.executable, "-c", MEASURED, *words]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+    return 1024 * int(ended.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_publishing_peaks_below_4_times_the_weights(published: Published, name: str) -> None:
+    weights_bytes = (published.repository / name / "1" / "model.onnx").stat().st_size
+    assert published.peak_bytes[name] < 4 * weights_bytes
+
+
+def test_what_is_served_answers_as_the_network_does(
+    published: Published, start: Callable[..., RunningServer]
+) -> None:
+    (photo,) = photos(1)
+    server = start(published.repository, "--load-timeout-s", "300", wait="listening")
+    for name in NAMES:
+        server.event("model_ready", model=name)
+    for name in NAMES:
+        response = httpx.post(
+            f"{server.rest}/v1/models/{name}/classify?top_k=1000", content=encoded(photo, "PNG"), timeout=60
+        )
+        (result,) = response.raise_for_status().json()["results"]
+        expected = _scores(published.repository / name / "1" / "model.onnx", photo)
+        scores = np.zeros_like(expected)
+        for entry in result["classes"]:
+            scores[entry["index"]] = entry["score"]
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4 * expected.max())
+        best = [entry["index"] for entry in result["classes"][:5]]
+        assert best == list(np.argsort(-expected)[:5])
+
+
+def _scores(graph: Path, photo: Image.Image) -> NDArray[np.float64]:
+    """Compute the scores without any engine and without the server's preprocessing."""
+    row = standard_preprocessing(224).rows(photo)
+    return softmax(evaluate(onnx.load(graph), row[np.newaxis]))[0]
