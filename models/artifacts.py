@@ -1,11 +1,11 @@
 """Add a finished file to a bundle: a version and a file that was compiled from it -> the next version, with it."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 from models.content import Content, sha256_of
 from models.errors import InvalidValueError
-from models.manifest import MANIFEST_FILE, ArtifactSection, with_artifacts
+from models.manifest import MANIFEST_FILE, ArtifactSection, manifest_text, read_manifest, with_artifacts
 from models.publish import newest_version, publish
 
 
@@ -20,18 +20,17 @@ def add_artifact(bundle: Path, file: Path, artifact: ArtifactSection) -> Path:
     newest = newest_version(bundle.parent)
     if bundle.name != str(newest):
         raise InvalidValueError(f"bundle is {bundle}; allowed is the newest version of its model, {newest}")
-    text = (bundle / MANIFEST_FILE).read_text(encoding="utf-8")
-    new_text = with_artifacts(text, [artifact])
-    digests = _digests(text)
-    files: dict[str, Content] = {MANIFEST_FILE: new_text.encode(), artifact.file: file}
-    for name in sorted(_digests(new_text).keys() - files.keys()):
+    document = with_artifacts(read_manifest(bundle), [artifact])
+    files: dict[str, Content] = {MANIFEST_FILE: manifest_text(document).encode(), artifact.file: file}
+    for name, sha256 in _digests(document).items():
+        if name in files:
+            continue
         files[name] = bundle / name
-        if sha256_of(bundle / name) != digests[name]:
+        if sha256_of(bundle / name) != sha256:
             raise InvalidValueError(f"{bundle / name} is not the file that {MANIFEST_FILE} names")
     return publish(files, repository=bundle.parent.parent, model=bundle.parent.name, version=newest + 1)
 
 
-def _digests(text: str) -> dict[str, str]:
-    document = json.loads(text)
+def _digests(document: dict[str, Any]) -> dict[str, str]:
     entries = [document["labels"], *document["artifacts"], *document["golden"]["samples"]]
     return {entry["file"]: entry["sha256"] for entry in entries}

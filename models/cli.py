@@ -4,19 +4,23 @@ A fault is one sentence on stderr and exit code 2.
 """
 
 import argparse
-import json
-import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import onnx
+from google.protobuf.message import DecodeError
 
 from models.artifacts import add_artifact
-from models.ascend import Compilation, compile_script, normalisation_of, without_normalisation
+from models.ascend import (
+    Compilation,
+    missing_tools,
+    normalisation_of,
+    run_script,
+    without_normalisation,
+    write_script,
+)
 from models.bundle import Source, bundle, untrained_source
 from models.checkpoints import (
     DIALECT_NAMES,
@@ -35,7 +39,7 @@ from models.checkpoints.source import trained
 from models.content import sha256_of
 from models.errors import InvalidValueError
 from models.lite import VARIABLE, add_lite, find_interpreter
-from models.manifest import GRAPH_FILE, MANIFEST_FILE, ArtifactSection, check_gears
+from models.manifest import GRAPH_FILE, ArtifactSection, check_gears, read_manifest
 from models.networks import NETWORKS, Network, describe
 from models.preprocessing import standard_preprocessing
 from models.publish import drafted, write_files
@@ -270,23 +274,21 @@ def _publish(arguments: argparse.Namespace) -> str:
 
 def _compile(arguments: argparse.Namespace) -> str:
     order = _compilation(arguments)
-    script = arguments.bundle.absolute().parent / order.script_name
-    script.write_text(compile_script(order), encoding="utf-8")
-    script.chmod(0o755)
-    # This program is one of its tools, and need not be on PATH.
-    path = os.pathsep.join([str(Path(sys.argv[0]).absolute().parent), os.environ.get("PATH", os.defpath)])
-    missing = [tool for tool in order.tools if shutil.which(tool, path=path) is None]
+    script = write_script(order, arguments.bundle.absolute().parent)
+    missing = missing_tools(order)
     if missing:
         return f"{script.read_text()}\n# {', '.join(missing)}: not on PATH here. The script is {script}"
-    ended = subprocess.run([script], env=os.environ | {"PATH": path}, check=False)
-    if ended.returncode:
-        raise InvalidValueError(f"{script} failed with exit code {ended.returncode}")
+    run_script(script)
     return f"ran {script}"
 
 
 def _compilation(arguments: argparse.Namespace) -> Compilation:
     bundle = arguments.bundle.absolute()
-    manifest = json.loads((bundle / MANIFEST_FILE).read_bytes())
+    manifest = read_manifest(bundle)
+    if not bundle.name.isdecimal():
+        raise InvalidValueError(
+            f"bundle is {bundle}; allowed is the folder of a version, whose name is a number"
+        )
     return Compilation(
         model=bundle.parent.name,
         version=int(bundle.name),
@@ -297,7 +299,7 @@ def _compilation(arguments: argparse.Namespace) -> Compilation:
         precision=arguments.precision,
         through=arguments.through,
         soc_version=arguments.soc_version,
-        normalisation=normalisation_of(onnx.load(bundle / GRAPH_FILE)) if arguments.aipp else None,
+        normalisation=normalisation_of(_load(bundle / GRAPH_FILE)) if arguments.aipp else None,
     )
 
 
@@ -314,8 +316,15 @@ def _add_artifact(arguments: argparse.Namespace) -> str:
 
 
 def _strip(arguments: argparse.Namespace) -> str:
-    onnx.save(without_normalisation(onnx.load(arguments.graph)), arguments.target)
+    onnx.save(without_normalisation(_load(arguments.graph)), arguments.target)
     return f"wrote {arguments.target}: the graph of {arguments.graph} without its normalisation"
+
+
+def _load(graph: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(graph)
+    except DecodeError as error:
+        raise InvalidValueError(f"{graph} is no ONNX file") from error
 
 
 def _gears(text: str) -> tuple[int, ...]:

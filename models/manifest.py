@@ -4,7 +4,8 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from models.errors import InvalidValueError
 
@@ -123,16 +124,30 @@ class Manifest:
     temperature: float
 
     def text(self) -> str:
-        """Return the content of model.json: two spaces a level, plain lists on one line."""
-        return _render(asdict(self), "\n") + "\n"
+        """Return the content of model.json."""
+        return manifest_text(asdict(self))
 
 
-def with_artifacts(text: str, artifacts: Sequence[ArtifactSection]) -> str:
-    """Return the text of a manifest with these artifacts, in place of those for the same engine and target."""
-    document = json.loads(text)
+def read_manifest(bundle: Path) -> dict[str, Any]:
+    """Return the manifest of a bundle that was published; InvalidValueError for a folder that is none."""
+    try:
+        document = json.loads((bundle / MANIFEST_FILE).read_bytes())
+    except (OSError, ValueError) as error:
+        raise InvalidValueError(f"bundle is {bundle}; allowed is the folder of a version: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise InvalidValueError(f"{bundle / MANIFEST_FILE} is of another format than {FORMAT}")
+    return document
+
+
+def with_artifacts(document: dict[str, Any], artifacts: Sequence[ArtifactSection]) -> dict[str, Any]:
+    """Return the manifest with these artifacts, in place of those for the same engine and target."""
     replaced = {(artifact.engine, artifact.target) for artifact in artifacts}
     kept = [entry for entry in document["artifacts"] if (entry["engine"], entry["target"]) not in replaced]
-    document["artifacts"] = [*kept, *map(asdict, artifacts)]
+    return document | {"artifacts": [*kept, *map(asdict, artifacts)]}
+
+
+def manifest_text(document: dict[str, Any]) -> str:
+    """Return the content of model.json: two spaces a level, plain lists on one line."""
     return _render(document, "\n") + "\n"
 
 

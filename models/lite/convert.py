@@ -1,6 +1,5 @@
 """Convert the graph of a bundle for MindSpore Lite on a CPU: one file for each gear, refused where it disagrees."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +15,14 @@ from models.errors import InvalidValueError
 from models.golden import softmax
 from models.graph import graph_chunks
 from models.lite.interpreter import run_lite
-from models.manifest import GRAPH_FILE, MANIFEST_FILE, ArtifactSection, with_artifacts
+from models.manifest import (
+    GRAPH_FILE,
+    MANIFEST_FILE,
+    ArtifactSection,
+    manifest_text,
+    read_manifest,
+    with_artifacts,
+)
 from models.preprocessing import Preprocessing
 
 
@@ -42,8 +48,8 @@ def add_lite(bundle: Path, python: Path, gears: Sequence[int]) -> None:
                 precision="f32",
             )
         )
-    manifest = bundle / MANIFEST_FILE
-    manifest.write_text(with_artifacts(manifest.read_text(encoding="utf-8"), artifacts), encoding="utf-8")
+    document = with_artifacts(read_manifest(bundle), artifacts)
+    (bundle / MANIFEST_FILE).write_text(manifest_text(document), encoding="utf-8")
 
 
 def convert_graph(graph: Path, gear: int, target: Path, python: Path) -> None:
@@ -69,7 +75,7 @@ def _fix_batch(graph: Path, gear: int, target: Path) -> None:
 
 def _prove(bundle: Path, file: Path, python: Path, work: Path) -> None:
     """Compare the file's scores with those of the golden samples, as the server does when it loads it."""
-    manifest = json.loads((bundle / MANIFEST_FILE).read_bytes())
+    manifest = read_manifest(bundle)
     rows, logits = work / "rows.npy", work / "logits.npy"
     np.save(rows, _golden_rows(bundle, manifest))
     run_lite(python, "answer", file, rows, logits)

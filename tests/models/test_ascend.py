@@ -252,3 +252,20 @@ def test_the_manifest_of_the_new_version_reads_like_the_old(bundle: Path, tmp_pa
     assert new.startswith(shared)
     assert json.loads(new)["golden"] == json.loads(old)["golden"]
     assert '      "gears": [1, 4],\n' in new
+
+
+def test_a_folder_that_is_no_bundle_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _compile(tmp_path, "--target", "ascend310p") == 2
+    assert f"bundle is {tmp_path}; allowed is the folder of a version" in capsys.readouterr().err
+    (tmp_path / "model.json").write_text("{}")
+    assert _compile(tmp_path, "--target", "ascend310p") == 2
+    assert "model.json is of another format than 1" in capsys.readouterr().err
+    shutil.copytree(DEMO / "sknet50" / "1", tmp_path / "latest")
+    assert _compile(tmp_path / "latest", "--target", "ascend310p") == 2
+    assert "latest; allowed is the folder of a version, whose name is a number" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_graph_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"nonsense")
+    assert main(["strip", str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx")]) == 2
+    assert "a.onnx is no ONNX file" in capsys.readouterr().err
