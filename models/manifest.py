@@ -79,7 +79,7 @@ class SampleSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoldenSection:
-    """The golden samples; a score may differ by `tolerance` times the sample's best score."""
+    """The golden samples; in f32 a score may differ by `tolerance` times the sample's best score."""
 
     computed_by: str
     tolerance: float

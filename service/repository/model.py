@@ -173,24 +173,29 @@ class ServedModel:
             return
         worst = 0.0
         for file in process.order.files:
-            await self._check_digest(file.path)
+            artifact = self._artifact_of(file.path)
+            await self._check_digest(artifact)
+            tolerance, gear = self.bundle.manifest.tolerance_for(artifact), min(file.gears or (1,))
             for index in range(len(self.bundle.golden_pictures)):
-                worst = max(worst, await self._deviation(process, index, min(file.gears or (1,))))
+                worst = max(worst, await self._deviation(process, index, gear, tolerance))
         _log.info("golden_samples_agree", extra=self._fields(largest_deviation=float(f"{worst:.2g}")))
 
     def _path_of(self, artifact: Artifact) -> Path:
         return self.bundle.directory / artifact.file
 
-    async def _check_digest(self, path: Path) -> None:
+    def _artifact_of(self, path: Path) -> Artifact:
         (artifact,) = (
             artifact for artifact in self.bundle.manifest.artifacts if self._path_of(artifact) == path
         )
+        return artifact
+
+    async def _check_digest(self, artifact: Artifact) -> None:
         try:
             await run_sync(check_digest, self.bundle.directory, artifact)
         except BundleError as error:
             raise Refused(str(error)) from error
 
-    async def _deviation(self, process: EngineProcess, index: int, gear: int) -> float:
+    async def _deviation(self, process: EngineProcess, index: int, gear: int, tolerance: float) -> float:
         """Tell how far the scores of one golden sample are off, as a share of its best score."""
         manifest, picture = self.bundle.manifest, self.bundle.golden_pictures[index]
         spec, max_pixels = manifest.preprocessing, self._options.max_image_pixels
@@ -200,7 +205,7 @@ class ServedModel:
         expected = np.array(manifest.golden.samples[index].scores)
         off = np.abs(scores - expected)
         off[np.isnan(off)] = np.inf
-        worst, allowed = int(off.argmax()), manifest.golden.tolerance * expected.max()
+        worst, allowed = int(off.argmax()), tolerance * expected.max()
         if off[worst] > allowed:
             raise Refused(
                 f"{FILE_NAME}: golden.samples[{index}].scores[{worst}] is {expected[worst]:.7g}, but "

@@ -328,6 +328,14 @@ def test_two_files_for_one_gear_are_refused() -> None:
     assert "artifacts[1].gears has 2" in _fault(_with_artifacts({}, {"gears": [2]}))
 
 
+def test_half_precision_may_be_off_by_ten_times_as_much() -> None:
+    lite = {"engine": "mindspore_lite", "target": "ascend310p"}
+    changes = [{}, lite | {"gears": [1], "precision": "f16"}, lite | {"gears": [2], "precision": "mixed"}]
+    manifest = Manifest.parse(_with_artifacts(*changes))
+    tolerances = [manifest.tolerance_for(artifact) for artifact in manifest.artifacts]
+    assert tolerances == pytest.approx([0.001, 0.01, 0.01])
+
+
 def test_an_artifact_that_its_engine_could_not_run_is_refused() -> None:
     fault = _fault(_with_artifacts({"engine": "mindspore_lite"}))
     assert fault == "artifacts[0].gears is null; for mindspore_lite the gears are needed"
