@@ -250,17 +250,16 @@ def _publish(arguments: argparse.Namespace) -> str:
     labels = None if arguments.labels is None else _read_labels(arguments.labels)
     classes = arguments.classes if labels is None else len(labels)
     network, source = _network_and_source(arguments, classes)
+    files = bundle(
+        network,
+        source,
+        labels=labels or [f"class {index}" for index in range(network.classes)],
+        preprocessing=standard_preprocessing(arguments.input_size),
+    )
     lite = find_interpreter() if lite_gears else None
     with drafted(arguments.repository, arguments.model or network.name, arguments.version) as draft:
-        write_files(
-            draft.folder,
-            bundle(
-                network,
-                source,
-                labels=labels or [f"class {index}" for index in range(network.classes)],
-                preprocessing=standard_preprocessing(arguments.input_size),
-            ),
-        )
+        write_files(draft.folder, files)
+        files.clear()  # the graph is on disk now, and its memory needed
         if lite:
             add_lite(draft.folder, lite, lite_gears)
     size_mb = sum(path.stat().st_size for path in draft.target.rglob("*") if path.is_file()) / 1e6
