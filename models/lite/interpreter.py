@@ -10,7 +10,6 @@ from pathlib import Path
 from models.errors import InvalidValueError
 
 VARIABLE = "CARDINAL_MINDSPORE_LITE_PYTHON"
-ENVIRONMENT = Path(".venv-mslite")  # of `make`, in the current folder
 
 _CHILD = Path(__file__).with_name("child.py")
 _LIMIT_S = 900.0  # ResNeXt101 takes 20 s on two cores
@@ -18,14 +17,17 @@ _WORDS_OF_A_FAULT = 3
 
 
 def find_interpreter() -> Path | None:
-    """Return the Python that the environment names, or that of `make`, or this one; None where none has Lite."""
-    named = os.environ.get(VARIABLE)
-    if named:
+    """Return the Python that the server would take too: the named one, this one, or that of `make` beside this.
+
+    None where none of them has MindSpore Lite.
+    """
+    named = os.environ.get(VARIABLE, "auto")
+    if named != "auto":
         return Path(named)
-    made = ENVIRONMENT.absolute() / "bin" / "python"
-    if made.exists():
-        return made
-    return Path(sys.executable) if importlib.util.find_spec("mindspore_lite") else None
+    if importlib.util.find_spec("mindspore_lite"):
+        return Path(sys.executable)
+    beside = Path(sys.prefix).parent / ".venv-mslite" / "bin" / "python"
+    return beside if beside.exists() else None
 
 
 def run_lite(python: Path, *words: str | Path, limit_s: float = _LIMIT_S) -> str:

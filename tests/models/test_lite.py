@@ -2,8 +2,10 @@
 
 import ast
 import json
+import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from models.cli import main
 from models.errors import InvalidValueError
 from models.lite import VARIABLE, add_lite, find_interpreter
 from models.lite.interpreter import run_lite
+from service.machine import python_with_lite
 from service.repository.bundle import load_bundle
 from serving import DEMO
 
@@ -65,28 +68,32 @@ def test_a_file_that_answers_wrongly_is_refused(tmp_path: Path) -> None:
         add_lite(bundle, python, (1,))
 
 
-def test_without_an_interpreter_publishing_says_that_lite_is_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
-    monkeypatch.chdir(tmp_path)  # here is no .venv-mslite
-    bundle = load_bundle(_published(tmp_path))
+def test_without_an_interpreter_publishing_says_that_lite_is_left_out(tmp_path: Path) -> None:
+    program = "import sys; sys.prefix = sys.argv.pop(1); from models.cli import main; sys.exit(main())"
+    words = ["publish", *NARROW, "--repository", str(tmp_path / "models")]
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    published = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "bare"), *words],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+        cwd=ROOT,
+        env=environment,
+    )
+    assert f"without MindSpore Lite, for which no Python was found: see {VARIABLE}" in published.stdout
+    bundle = load_bundle(tmp_path / "models" / "sknet50" / "1")
     assert [artifact.engine for artifact in bundle.manifest.artifacts] == ["openvino"]
-    assert f"without MindSpore Lite, for which no Python was found: see {VARIABLE}" in capsys.readouterr().out
 
 
-def test_the_interpreter_is_the_named_one_or_that_of_make(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("named", [None, "auto", "/opt/python"])
+def test_publisher_and_server_take_the_same_interpreter(
+    named: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    monkeypatch.chdir(tmp_path)
-    assert find_interpreter() is None
-    made = tmp_path / ".venv-mslite" / "bin" / "python"
-    made.parent.mkdir(parents=True)
-    made.touch()
-    assert find_interpreter() == made
-    monkeypatch.setenv(VARIABLE, "/opt/python")
-    assert find_interpreter() == Path("/opt/python")
+    if named:
+        monkeypatch.setenv(VARIABLE, named)
+    assert find_interpreter() == python_with_lite(named or "auto")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,11 @@
 """The Python that has the real MindSpore Lite, and photos, for the tests that need them."""
 
-import os
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from models.lite import VARIABLE, find_interpreter
+from models.lite import find_interpreter
 from pictures import photo
 
 ROOT = Path(__file__).parents[2]
@@ -15,9 +14,9 @@ PHOTOS = ROOT.parent / "shared" / "data" / "imagenet-samples"
 
 def lite_python() -> Path:
     """Find it; `make test` makes one wherever it finds a Python 3.7."""
-    made = ROOT / ".venv-mslite" / "bin" / "python"
-    found = made if made.exists() and VARIABLE not in os.environ else find_interpreter()
-    return found or pytest.skip("MindSpore Lite 2.0.0 needs Python 3.7, which is not here: see make lite")
+    return find_interpreter() or pytest.skip(
+        "MindSpore Lite needs Python 3.7, which is not here: see make lite"
+    )
 
 
 def photos(count: int) -> list[Image.Image]:
