@@ -14,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from lite import photos
+from lite import lite_python, photos
+from models.cli import main
 from models.golden import evaluate, softmax
 from models.preprocessing import standard_preprocessing
 from pictures import encoded
@@ -81,17 +82,31 @@ def test_what_is_served_answers_as_the_network_does(
     for name in NAMES:
         server.event("model_ready", model=name)
     for name in NAMES:
-        response = httpx.post(
-            f"{server.rest}/v1/models/{name}/classify?top_k=1000", content=encoded(photo, "PNG"), timeout=60
-        )
-        (result,) = response.raise_for_status().json()["results"]
-        expected = _scores(published.repository / name / "1" / "model.onnx", photo)
-        scores = np.zeros_like(expected)
-        for entry in result["classes"]:
-            scores[entry["index"]] = entry["score"]
-        np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4 * expected.max())
-        best = [entry["index"] for entry in result["classes"][:5]]
-        assert best == list(np.argsort(-expected)[:5])
+        _assert_answers(server, published.repository / name / "1", photo)
+
+
+def test_what_was_published_for_mindspore_lite_is_served_by_it(
+    tmp_path: Path, start: Callable[..., RunningServer]
+) -> None:
+    lite_python()
+    words = ["--untrained", "--width", "0.125", "--lite-gears", "1", "--repository", str(tmp_path)]
+    assert main(["publish", "--network", "sknet50", *words]) == 0
+    server = start(tmp_path, "--engine", "mindspore_lite")
+    assert "mindspore_lite 2.0.0" in server.event("model_ready")["engine"]
+    _assert_answers(server, tmp_path / "sknet50" / "1", photos(1)[0])
+
+
+def _assert_answers(server: RunningServer, bundle: Path, photo: Image.Image) -> None:
+    """Compare the scores of a photo, and its five best classes, with the reference evaluator's."""
+    url = f"{server.rest}/v1/models/{bundle.parent.name}/classify?top_k=1000"
+    response = httpx.post(url, content=encoded(photo, "PNG"), timeout=60)
+    (result,) = response.raise_for_status().json()["results"]
+    expected = _scores(bundle / "model.onnx", photo)
+    scores = np.zeros_like(expected)
+    for entry in result["classes"]:
+        scores[entry["index"]] = entry["score"]
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4 * expected.max())
+    assert [entry["index"] for entry in result["classes"][:5]] == list(np.argsort(-expected)[:5])
 
 
 def _scores(graph: Path, photo: Image.Image) -> NDArray[np.float64]:
