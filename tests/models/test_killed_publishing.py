@@ -20,6 +20,8 @@ from service.repository import Repository, Slot
 from service.repository.bundle import load_bundle
 from serving import DEMO, ROOT
 
+pytestmark = pytest.mark.timeout(300)  # dozens of processes
+
 BUNDLE = DEMO / "sknet50" / "1"
 FILES = {path.relative_to(BUNDLE).as_posix(): path for path in BUNDLE.rglob("*") if path.is_file()}
 

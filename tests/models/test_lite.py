@@ -20,6 +20,8 @@ from service.machine import python_with_lite
 from service.repository.bundle import load_bundle
 from serving import DEMO
 
+pytestmark = pytest.mark.timeout(300)  # the library alone takes a second or more to start
+
 NARROW = ["--network", "sknet50", "--untrained", "--width", "0.0625", "--input-size", "64"]
 
 

@@ -16,6 +16,8 @@ from models.networks import Network, describe
 from models.preprocessing import standard_preprocessing
 from models.weights import random_weights
 
+pytestmark = pytest.mark.timeout(300)
+
 NARROW = [
     describe("se_resnext50", width=1 / 8),
     describe("resnext101", width=1 / 16),
@@ -68,7 +70,6 @@ def test_narrow_networks_agree_at_every_gear(network: Network, tmp_path: Path, p
     _compare(network, 96, (1, 4), tmp_path, python)
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ["se_resnext50", "resnext101", "sknet50"])
 def test_full_size_networks_agree(name: str, tmp_path: Path, python: Path) -> None:
     _compare(describe(name), 224, (2,), tmp_path, python)
