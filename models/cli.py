@@ -40,11 +40,12 @@ from models.content import sha256_of
 from models.errors import InvalidValueError
 from models.lite import VARIABLE, add_lite, find_interpreter
 from models.manifest import GRAPH_FILE, ArtifactSection, check_gears, read_manifest
-from models.networks import NETWORKS, Network, describe
+from models.networks import DESCRIPTIONS, NETWORKS, Network, describe
 from models.preprocessing import standard_preprocessing
 from models.publish import drafted, write_files
 from models.sizes import measure
 
+_NAMES = ", ".join(DESCRIPTIONS)
 _HEADINGS = (
     "network",
     "width",
@@ -95,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_info(info: argparse.ArgumentParser) -> None:
-    info.add_argument("network", nargs="?", help=f"one of {', '.join(NETWORKS)}; all of them by default")
+    info.add_argument("network", nargs="?", help=f"one of {_NAMES}; the first three by default")
     info.add_argument("--classes", type=int, metavar="N", help="by default the network's own")
     info.add_argument(
         "--width", type=float, default=1.0, metavar="W", help="multiplier of channels and groups"
@@ -110,7 +111,7 @@ def _add_inspect(inspect: argparse.ArgumentParser) -> None:
 def _add_convert(convert: argparse.ArgumentParser) -> None:
     convert.add_argument("source", type=Path, metavar="IN", help="checkpoint of any format and known names")
     convert.add_argument("target", type=Path, metavar="OUT", help=".ckpt, .pth, .pt or .safetensors")
-    convert.add_argument("--network", metavar="NAME", help=f"one of {', '.join(NETWORKS)}; seen in IN")
+    convert.add_argument("--network", metavar="NAME", help=f"one of {_NAMES}; seen in IN")
     convert.add_argument("--classes", type=int, metavar="N", help="seen in IN by default")
     convert.add_argument("--width", type=float, metavar="W", help="seen in IN by default")
     convert.add_argument(
@@ -122,7 +123,7 @@ def _add_convert(convert: argparse.ArgumentParser) -> None:
 
 
 def _add_publish(publish: argparse.ArgumentParser) -> None:
-    publish.add_argument("--network", required=True, help=f"one of {', '.join(NETWORKS)}")
+    publish.add_argument("--network", required=True, help=f"one of {_NAMES}")
     weights = publish.add_mutually_exclusive_group(required=True)
     weights.add_argument("--untrained", action="store_true", help="with random weights")
     weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="with the weights of FILE")

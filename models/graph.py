@@ -141,12 +141,17 @@ class _Writer:
 
     def pointwise(self, x: str, layer: Dense) -> str:
         """Add a dense layer of a gate as a 1x1 convolution, which keeps the map's four axes."""
-        weight = self.weights.pop(f"{layer.name}.weight")[:, :, None, None]
+        weight = self.weights.pop(f"{layer.name}.weight")
+        if layer.norm:
+            scale, shift = self._affine(layer.norm)
+            weight, bias = (weight * scale[:, None]).astype(np.float32), shift.astype(np.float32)
+        else:
+            bias = self.weights.pop(f"{layer.name}.bias")
         return self.add(
             "Conv",
             x,
-            self.constant(f"{layer.name}.weight", weight),
-            self.constant(f"{layer.name}.bias", self.weights.pop(f"{layer.name}.bias")),
+            self.constant(f"{layer.name}.weight", weight[:, :, None, None]),
+            self.constant(f"{layer.name}.bias", bias),
             name=layer.name,
             kernel_shape=[1, 1],
             strides=[1, 1],  # the defaults, which MindSpore Lite's converter does not know
@@ -222,6 +227,7 @@ def _selected(writer: _Writer, x: str, block: Block, gate: SelectiveKernelLayers
 def _shares(writer: _Writer, x: str, name: str, gate: SelectiveKernelLayers) -> list[str]:
     """Add the softmax over branches, with no more axes than a batch of maps has."""
     z = writer.pointwise(writer.add("GlobalAveragePool", x, name=f"{name}.mean"), gate.fuse)
+    z = writer.relu(z) if gate.fuse.norm else z
     logits = [writer.pointwise(z, select) for select in gate.selects]
     stacked = writer.add("Concat", *logits, name=f"{name}.stacked", axis=1)  # (n, branches * channels, 1, 1)
     count, channels = len(gate.selects), gate.norm.channels

@@ -17,10 +17,11 @@ NORM_EPSILON = 1e-5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Norm:
-    """A batch normalisation."""
+    """A batch normalisation; `momentum` is the share of a new batch in its running statistics."""
 
     name: str
     channels: int
+    momentum: float
 
     def shapes(self) -> Shapes:
         """Return name -> shape of each parameter and statistic."""
@@ -62,15 +63,17 @@ class Convolution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dense:
-    """A fully connected layer with bias."""
+    """A fully connected layer, with a bias or with a norm that follows it."""
 
     name: str
     inputs: int
     outputs: int
+    norm: Norm | None = None
 
     def shapes(self) -> Shapes:
-        """Return name -> shape of each parameter."""
-        return {f"{self.name}.weight": (self.outputs, self.inputs), f"{self.name}.bias": (self.outputs,)}
+        """Return name -> shape of each parameter and statistic, the norm's included."""
+        after = self.norm.shapes() if self.norm else {f"{self.name}.bias": (self.outputs,)}
+        return {f"{self.name}.weight": (self.outputs, self.inputs), **after}
 
 
 Layer: TypeAlias = Convolution | Norm | Dense
@@ -86,7 +89,10 @@ class SqueezeExciteLayers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectiveKernelLayers:
-    """The gate over branches: means of their sum -> fuse -> one select each -> softmax; then a norm."""
+    """The gate over branches: means of their sum -> fuse -> one select each -> softmax; then a norm.
+
+    A fuse with a norm has a ReLU too.
+    """
 
     fuse: Dense
     selects: tuple[Dense, ...]
@@ -155,7 +161,7 @@ def topology(network: Network) -> Topology:
     return Topology(
         stem=Convolution(
             name="conv1",
-            norm=Norm(name="bn1", channels=network.stem_channels),
+            norm=_norm(network, "bn1", network.stem_channels),
             in_channels=3,
             out_channels=network.stem_channels,
             kernel=7,
@@ -172,35 +178,35 @@ def _block(network: Network, stage: int, index: int, in_channels: int) -> Block:
     inner, out = network.inner_channels(stage), network.out_channels(stage)
     return Block(
         name=name,
-        reduce=_pointwise(f"{name}.conv1", f"{name}.bn1", in_channels, inner),
+        reduce=_pointwise(f"{name}.conv1", _norm(network, f"{name}.bn1", inner), in_channels),
         branches=_branches(network, name, inner, stride),
-        expand=_pointwise(f"{name}.conv3", f"{name}.bn3", inner, out),
+        expand=_pointwise(f"{name}.conv3", _norm(network, f"{name}.bn3", out), inner),
         gate=_gate(network, name, inner, out),
         shortcut=None
         if index > 0
-        else _pointwise(f"{name}.downsample.0", f"{name}.downsample.1", in_channels, out, stride),
+        else _pointwise(
+            f"{name}.downsample.0", _norm(network, f"{name}.downsample.1", out), in_channels, stride
+        ),
     )
 
 
-def _pointwise(name: str, norm: str, inputs: int, outputs: int, stride: int = 1) -> Convolution:
-    return Convolution(
-        name=name,
-        norm=Norm(name=norm, channels=outputs),
-        in_channels=inputs,
-        out_channels=outputs,
-        stride=stride,
-    )
+def _norm(network: Network, name: str, channels: int) -> Norm:
+    return Norm(name=name, channels=channels, momentum=network.norm_momentum)
+
+
+def _pointwise(name: str, norm: Norm, inputs: int, stride: int = 1) -> Convolution:
+    return Convolution(name=name, norm=norm, in_channels=inputs, out_channels=norm.channels, stride=stride)
 
 
 def _branches(network: Network, block: str, channels: int, stride: int) -> tuple[Convolution, ...]:
-    names = [(f"{block}.conv2", f"{block}.bn2")]
+    names, momentum = [(f"{block}.conv2", f"{block}.bn2")], network.norm_momentum
     if isinstance(network.gate, SelectiveKernel):
-        branches = range(network.gate.branches)
+        branches, momentum = range(network.gate.branches), network.gate.branch_momentum
         names = [(f"{block}.branches.{branch}.conv", f"{block}.branches.{branch}.bn") for branch in branches]
     return tuple(
         Convolution(
             name=name,
-            norm=Norm(name=norm, channels=channels),
+            norm=Norm(name=norm, channels=channels, momentum=momentum),
             in_channels=channels,
             out_channels=channels,
             kernel=3,
@@ -224,13 +230,14 @@ def _gate(
             )
         case SelectiveKernel() as gate:
             hidden = gate.hidden_channels(inner)
+            norm = _norm(network, f"{block}.sk.norm", hidden) if gate.has_fuse_norm else None
             return SelectiveKernelLayers(
-                fuse=Dense(name=f"{block}.sk.fuse", inputs=inner, outputs=hidden),
+                fuse=Dense(name=f"{block}.sk.fuse", inputs=inner, outputs=hidden, norm=norm),
                 selects=tuple(
                     Dense(name=f"{block}.sk.select.{branch}", inputs=hidden, outputs=inner)
                     for branch in range(gate.branches)
                 ),
-                norm=Norm(name=f"{block}.bn2", channels=inner),
+                norm=_norm(network, f"{block}.bn2", inner),
             )
         case None:
             return None

@@ -20,6 +20,11 @@ def _at_least(field: str, value: int, least: int) -> None:
         raise InvalidValueError(f"{field} is {value}; allowed is at least {least}")
 
 
+def _check_momentum(field: str, value: float) -> None:
+    if not 0 < value <= 1:
+        raise InvalidValueError(f"{field} is {value}; allowed is more than 0, at most 1")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqueezeExcite:
     """Scale each channel of a block's output by a sigmoid gate, computed from the channel means."""
@@ -32,16 +37,23 @@ class SqueezeExcite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectiveKernel:
-    """Mix 3x3 branches of growing dilation by a softmax gate on the channel means of their sum."""
+    """Mix 3x3 branches of growing dilation by a softmax gate on the channel means of their sum.
+
+    With `has_fuse_norm` a norm and a ReLU follow the gate's narrow layer, as in the paper; the SKNet50
+    reference has neither.
+    """
 
     reduction: int = 16
     minimum: int = 32
     branches: int = 2
+    has_fuse_norm: bool = False
+    branch_momentum: float = 0.05
 
     def __post_init__(self) -> None:
         _at_least("gate reduction", self.reduction, 1)
         _at_least("gate minimum", self.minimum, 1)
         _at_least("gate branches", self.branches, 2)
+        _check_momentum("gate branch_momentum", self.branch_momentum)
 
     def hidden_channels(self, channels: int) -> int:
         """Return the size of the gate's narrow layer for so many channels."""
@@ -56,6 +68,8 @@ class Network:
     group stay. `stem_pool` is "ceil" (windows start at the first pixel, as MindSpore's "same" and Cadene's
     SENet) or "padded" (one pixel on each side, as torchvision). Without `inner_relu` only the last addition
     of a block, the stem and the SK branches have a ReLU, which is how the SKNet50 reference was trained.
+    `norm_momentum` is the share of a new batch in the norms' running statistics, 1 less what MindSpore calls
+    momentum; SK branches have their own.
     """
 
     name: str
@@ -67,6 +81,7 @@ class Network:
     inner_relu: bool
     classes: int
     width: float = 1.0
+    norm_momentum: float = 0.1
 
     def __post_init__(self) -> None:
         if len(self.stages) != len(STAGE_PLANES) or min(self.stages) < 1:
@@ -80,6 +95,7 @@ class Network:
             raise InvalidValueError(f"stem_pool is {self.stem_pool!r}; allowed are 'ceil' and 'padded'")
         if not (math.isfinite(self.width) and 0 < self.width <= MAX_WIDTH):
             raise InvalidValueError(f"width is {self.width}; allowed is more than 0, at most {MAX_WIDTH}")
+        _check_momentum("norm_momentum", self.norm_momentum)
         self._check_width()
 
     @property
@@ -144,14 +160,28 @@ NETWORKS = {
             stem_pool="ceil",
             inner_relu=False,
             classes=10,
+            norm_momentum=0.01,
         ),
     )
 }
 
+# Beside the three: what differs from the reference of the same network in more than a number.
+DESCRIPTIONS = {
+    **NETWORKS,
+    "sknet50_paper": replace(
+        NETWORKS["sknet50"],
+        name="sknet50_paper",
+        gate=SelectiveKernel(has_fuse_norm=True, branch_momentum=0.1),
+        inner_relu=True,
+        norm_momentum=0.1,
+        classes=1000,
+    ),
+}
+
 
 def describe(name: str, *, classes: int | None = None, width: float = 1.0) -> Network:
-    """Return the network of that name with another number of classes or another width."""
-    if name not in NETWORKS:
-        raise InvalidValueError(f"network is {name!r}; allowed are {', '.join(NETWORKS)}")
-    network = NETWORKS[name]
+    """Return the network or variant of that name with another number of classes or another width."""
+    if name not in DESCRIPTIONS:
+        raise InvalidValueError(f"network is {name!r}; allowed are {', '.join(DESCRIPTIONS)}")
+    network = DESCRIPTIONS[name]
     return replace(network, classes=network.classes if classes is None else classes, width=width)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from models.errors import InvalidValueError
-from models.layers import Convolution, Dense, Norm, topology
+from models.layers import Convolution, Dense, topology
 from models.networks import Network
 
 SIZE_STEP = 4
@@ -43,7 +43,7 @@ def measure(network: Network, input_size: int = 224) -> Size:
         statistics=statistics,
         macs=_macs(network, input_size),
         convolutions=convolutions,
-        norms=convolutions + sum(isinstance(layer, Norm) for layer in layers),
+        norms=sum(name.endswith(".running_mean") for name in counts),
         denses=sum(isinstance(layer, Dense) for layer in layers),
     )
 

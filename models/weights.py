@@ -66,7 +66,10 @@ def random_weights(network: Network, seed: int) -> dict[str, Array]:
             gain = _HEAD_GAIN if layer is layers.head else _GATE_GAIN
             shape = (layer.outputs, layer.inputs)
             weights[f"{layer.name}.weight"] = _centred(generator, shape, gain * layer.inputs**-0.5)
-            weights[f"{layer.name}.bias"] = _centred(generator, (layer.outputs,), 0.1)
+            if layer.norm:
+                weights |= _random_norm(generator, layer.norm, gains[layer.norm.name])
+            else:
+                weights[f"{layer.name}.bias"] = _centred(generator, (layer.outputs,), 0.1)
     return weights
 
 
@@ -86,6 +89,8 @@ def _norm_gains(network: Network, layers: Topology) -> dict[str, float]:
             gains[block.expand.norm.name] *= 2  # a sigmoid of about a half follows
         if isinstance(block.gate, SelectiveKernelLayers):
             gains[block.gate.norm.name] = inner_gain
+            if block.gate.fuse.norm:
+                gains[block.gate.fuse.norm.name] = relu_gain
         if block.shortcut:
             gains[block.shortcut.norm.name] = relu_gain
     return gains

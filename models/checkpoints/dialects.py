@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from models.errors import InvalidValueError
 from models.layers import Convolution, Dense, Layer, Norm, topology
-from models.networks import NETWORKS, Network
+from models.networks import DESCRIPTIONS, Network
 
 Rules: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -91,7 +91,7 @@ _CADENE: Rules = (
 _MINDSPORE_RULES = {"se_resnext50": _MINDSPORE, "resnext101": _MINDSPORE, "sknet50": _MINDSPORE_SK}
 
 DIALECTS = (
-    *(Dialect(name="cardinal", network=network, stem_pool=None, framework=None) for network in NETWORKS),
+    *(Dialect(name="cardinal", network=network, stem_pool=None, framework=None) for network in DESCRIPTIONS),
     Dialect(name="torchvision", network="resnext101", stem_pool="padded", framework="pytorch"),
     Dialect(
         name="timm",
@@ -169,13 +169,12 @@ def _stored(layer: Layer, dialect: Dialect) -> dict[str, Stored]:
                 for name, shape in layer.shapes().items()
                 for suffix in [name.rpartition(".")[2]]
             }
-        case Dense(inputs=inputs, outputs=outputs):
+        case Dense(inputs=inputs, outputs=outputs, norm=after):
             is_convolution = dialect.is_gate_convolution and ".se." in layer.name
             shape = (outputs, inputs, 1, 1) if is_convolution else (outputs, inputs)
-            return {
-                f"{layer.name}.weight": Stored(names=(f"{theirs}.weight",), shape=shape),
-                f"{layer.name}.bias": Stored(names=(f"{theirs}.bias",), shape=(outputs,)),
-            }
+            bias = {f"{layer.name}.bias": Stored(names=(f"{theirs}.bias",), shape=(outputs,))}
+            weight = Stored(names=(f"{theirs}.weight",), shape=shape)
+            return {f"{layer.name}.weight": weight, **(_stored(after, dialect) if after else bias)}
 
 
 def _renamed(name: str, dialect: Dialect) -> str:

@@ -27,11 +27,9 @@ NETWORKS = {
     "se_resnext50": describe("se_resnext50", classes=10, width=1 / 16),
     "resnext101": describe("resnext101", classes=10, width=1 / 32),
     "sknet50": describe("sknet50", width=1 / 16),
-    "sknet50 of the paper": replace(
-        describe("sknet50", width=1 / 16),
-        inner_relu=True,
-        stem_pool="padded",
-        gate=SelectiveKernel(branches=3),
+    "sknet50_paper": describe("sknet50_paper", classes=10, width=1 / 16),
+    "sknet50 of three branches": replace(
+        describe("sknet50", width=1 / 16), stem_pool="padded", gate=SelectiveKernel(branches=3)
     ),
 }
 
@@ -152,6 +150,8 @@ class _Plain:
     def selected(self, x: Floats, block: Block, gate: SelectiveKernelLayers) -> Floats:
         branches = np.stack([_relu(self.convolution(x, branch)) for branch in block.branches])
         z = self.dense(branches.sum(axis=0).mean(axis=(2, 3)), gate.fuse)
+        if gate.fuse.norm:
+            z = _relu(self.norm(z[..., None, None], gate.fuse.norm)[..., 0, 0])
         powers = np.exp(np.stack([self.dense(z, select) for select in gate.selects]))
         return (branches * (powers / powers.sum(axis=0))[..., None, None]).sum(axis=0)
 
@@ -172,7 +172,7 @@ class _Plain:
         return (x - mean) / np.sqrt(variance + 1e-5) * weight + bias
 
     def dense(self, x: Floats, layer: Dense) -> Floats:
-        return x @ self.weights[f"{layer.name}.weight"].T + self.weights[f"{layer.name}.bias"]
+        return x @ self.weights[f"{layer.name}.weight"].T + self.weights.get(f"{layer.name}.bias", 0)
 
 
 def _relu(x: Floats) -> Floats:

@@ -29,6 +29,14 @@ def test_sknet50_for_1000_classes_has_the_size_of_the_paper() -> None:
     assert measure(describe("sknet50", classes=1000)).parameters == 27_509_384
 
 
+def test_the_papers_gate_has_a_norm_instead_of_a_bias() -> None:
+    reference, paper = measure(describe("sknet50", classes=1000)), measure(describe("sknet50_paper"))
+    hidden = 3 * 32 + 4 * 32 + 6 * 32 + 3 * 64  # of the blocks of each stage
+    assert paper.parameters == reference.parameters + hidden
+    assert paper.statistics == reference.statistics + 2 * hidden
+    assert (paper.norms, paper.macs) == (reference.norms + 16, reference.macs)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_width_scales_groups_and_keeps_the_channels_per_group(name: str) -> None:
     full, half = describe(name), describe(name, width=0.5)
@@ -47,6 +55,7 @@ def test_a_width_scales_groups_and_keeps_the_channels_per_group(name: str) -> No
         ({"base_width": 0}, "base_width is 0; allowed is at least 1"),
         ({"classes": 1}, "classes is 1; allowed is at least 2"),
         ({"stem_pool": "same"}, "stem_pool is 'same'; allowed are 'ceil' and 'padded'"),
+        ({"norm_momentum": 0.0}, "norm_momentum is 0.0; allowed is more than 0, at most 1"),
         ({"width": 0.0}, "width is 0.0; allowed is more than 0, at most 8"),
         ({"width": float("nan")}, "width is nan; allowed is more than 0, at most 8"),
         ({"width": 0.3}, "width is 0.3, which makes 9.6 groups of se_resnext50; allowed is"),
