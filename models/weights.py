@@ -1,7 +1,7 @@
 """Check and make the tensors of a network: Network -> name -> float32 array, named as layers.py says."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -32,16 +32,28 @@ def parameter_shapes(network: Network) -> Shapes:
 
 
 def check_weights(network: Network, weights: Weights) -> None:
-    """Refuse weights that are not exactly the network's: a missing or unknown name, a wrong shape or type."""
-    shapes = parameter_shapes(network)
-    for name in sorted(shapes.keys() ^ weights.keys()):
-        fault = "missing" if name in shapes else "unknown"
-        raise InvalidValueError(f"weight {name!r} of {network.name} is {fault}")
-    for name, shape in shapes.items():
-        array = weights[name]
-        if array.shape != shape or array.dtype != np.float32:
-            actual = f"{array.dtype} {array.shape}"
-            raise InvalidValueError(f"weight {name!r} is {actual}; allowed is float32 {shape}")
+    """Refuse weights that are not exactly the network's, with a list of all that is missing, surplus or misshapen."""
+    faults = mismatches(parameter_shapes(network), weights, floats=("float32",))
+    if faults:
+        told = "; ".join(f"{len(found)} {kind}: {', '.join(found)}" for kind, found in faults.items())
+        raise InvalidValueError(f"weights are not those of {network.name}: {told}")
+
+
+def mismatches(
+    shapes: Shapes, tensors: Mapping[str, NDArray[np.generic]], *, floats: Container[str]
+) -> dict[str, list[str]]:
+    """Return what is missing, surplus, or misshapen: of another shape, or of a type that is none of `floats`."""
+    unfit = [
+        f"{name} is {tensor.dtype} {tensor.shape} and not float {shapes[name]}"
+        for name, tensor in tensors.items()
+        if name in shapes and (tensor.shape != shapes[name] or tensor.dtype.name not in floats)
+    ]
+    faults = {
+        "missing": [name for name in shapes if name not in tensors],
+        "surplus": [name for name in tensors if name not in shapes],
+        "misshapen": unfit,
+    }
+    return {kind: found for kind, found in faults.items() if found}
 
 
 def random_weights(network: Network, seed: int) -> dict[str, Array]:

@@ -16,7 +16,7 @@ from models.checkpoints.tensors import Tensor, Tensors, printable
 from models.errors import InvalidValueError
 from models.layers import topology
 from models.networks import STEM_CHANNELS, Network, describe
-from models.weights import Array, Weights
+from models.weights import Array, Weights, mismatches
 
 # Put before every name by what wraps a network: data parallel, compilation, MindSpore's training cells.
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.|network\.)+")
@@ -28,6 +28,7 @@ _NO_WEIGHTS = re.compile(
     r"|(?:global|current|epoch|step)_(?:step|epoch|num)|epoch|step|momentum|learning_rate|lr"
     r"|beta[12]_power|loss_scale|scale_sense|scale|current_iterator_step|last_overflow_iterator_step"
 )
+_FLOATS = ("float16", "float32", "float64")
 _MAX_LISTED = 8
 
 
@@ -160,19 +161,9 @@ def _network(dialect: Dialect, tensors: Tensors, wish: Wish) -> Network:
 def _faults(stored: Mapping[str, Stored], tensors: Tensors) -> Iterator[str]:
     """Yield one sentence for each kind of fault."""
     shapes = {name: how.shape for how in stored.values() for name in how.names}
-    unfit = [
-        f"{name} is {tensor.dtype} {tensor.shape} and not float {shapes[name]}"
-        for name, tensor in tensors.items()
-        if name in shapes and (tensor.shape != shapes[name] or tensor.dtype.kind != "f")
-    ]
-    faults = {
-        "missing": [name for name in shapes if name not in tensors],
-        "surplus": [printable(name) for name in tensors if name not in shapes],
-        "misshapen": unfit,
-    }
-    for kind, found in faults.items():
-        if found:
-            yield f"{len(found)} {kind}: {_listed(found)}"
+    for kind, found in mismatches(shapes, tensors, floats=_FLOATS).items():
+        names = [printable(name) for name in found] if kind == "surplus" else found
+        yield f"{len(found)} {kind}: {_listed(names)}"
 
 
 def _listed(names: Sequence[str]) -> str:
