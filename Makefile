@@ -36,7 +36,7 @@ proto: $(VENV)/.installed-dev
 lock:
 	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/pip install --quiet --editable '.[models,dev]'
-	$(VENV)/lock/bin/pip freeze --exclude-editable > constraints.txt
+	$(VENV)/lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 	rm -rf $(VENV)/lock
 
 clean:

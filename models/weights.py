@@ -112,18 +112,19 @@ def _random_norm(generator: np.random.Generator, norm: Norm, gain: float) -> dic
     weight, bias, mean, variance = norm.shapes()
     shape = (norm.channels,)
     return {
-        weight: gain * _between(generator, shape, 0.8, 1.2),
+        weight: gain * uniform(generator, shape, 0.8, 1.2),
         bias: _centred(generator, shape, 0.2),
         mean: _centred(generator, shape, 0.2),
-        variance: _between(generator, shape, 0.8, 1.2),
+        variance: uniform(generator, shape, 0.8, 1.2),
     }
 
 
 def _centred(generator: np.random.Generator, shape: tuple[int, ...], deviation: float) -> Array:
     """Draw numbers with mean 0 and this standard deviation."""
     half = deviation * 3**0.5
-    return _between(generator, shape, -half, half)
+    return uniform(generator, shape, -half, half)
 
 
-def _between(generator: np.random.Generator, shape: tuple[int, ...], low: float, high: float) -> Array:
+def uniform(generator: np.random.Generator, shape: tuple[int, ...], low: float, high: float) -> Array:
+    """Draw numbers between two others."""
     return np.float32(low) + np.float32(high - low) * generator.random(shape, dtype=np.float32)

@@ -1,15 +1,15 @@
-"""Files go between us and PyTorch itself; the dev extra has no torch, so that these run where it is installed."""
+"""Files go between us and PyTorch itself."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from models.checkpoints import read_checkpoint, write_checkpoint
 from models.networks import NETWORKS, describe
 from models.weights import random_weights
 
-torch = pytest.importorskip("torch", reason="torch is 700 MB; tests/models/fixtures has files that it wrote")
 WIDTHS = {"se_resnext50": 1 / 16, "resnext101": 1 / 32, "sknet50": 1 / 16}
 
 
