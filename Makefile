@@ -4,10 +4,20 @@ PYTHON ?= python3
 VENV := .venv
 LITE := .venv-mslite
 BIN := $(VENV)/bin
+MINDSPORE := .venv-mindspore
 
 # The repository that `make serve` serves; ARGS goes to `cardinal serve`, as in make serve ARGS="--rest-port 9000".
 export CARDINAL_MODEL_REPOSITORY ?= models/demo
 ARGS ?=
+
+# What an environment with these extras holds, written to a file. A build without CUDA is called +cpu, but not everywhere.
+COMMA := ,
+define locked
+	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/pip install --quiet --editable '.[$(2)]'
+	$(VENV)/lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' > $(1)
+	rm -rf $(VENV)/lock
+endef
 
 .PHONY: help serve test check proto lock clean lite
 
@@ -21,7 +31,7 @@ help:
 serve: $(VENV)/.installed lite
 	$(BIN)/cardinal serve $(ARGS)
 
-test: $(VENV)/.installed-dev $(VENV)/.installed-tools lite
+test: $(VENV)/.installed-dev $(VENV)/.installed-tools $(MINDSPORE)/.installed lite
 	$(BIN)/pytest --cov --cov-report=term:skip-covered $(ARGS)
 
 check: $(VENV)/.installed-dev
@@ -34,13 +44,11 @@ proto: $(VENV)/.installed-dev
 		service/stubs/cardinal/v1/classifier.proto
 
 lock:
-	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock
-	$(VENV)/lock/bin/pip install --quiet --editable '.[models,dev]'
-	$(VENV)/lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
-	rm -rf $(VENV)/lock
+	$(call locked,constraints.txt,models$(COMMA)dev)
+	$(call locked,constraints-mindspore.txt,models$(COMMA)mindspore)
 
 clean:
-	rm -rf $(VENV) $(LITE) build dist *.egg-info
+	rm -rf $(VENV) $(LITE) $(MINDSPORE) build dist *.egg-info
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -57,6 +65,12 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 lite:
 	@models/lite/make-environment $(LITE)
+
+# MindSpore needs an older numpy than we do, and has wheels for few versions of Python: without it tests are skipped.
+$(MINDSPORE)/.installed: pyproject.toml constraints-mindspore.txt | $(VENV)/bin/python
+	$(PYTHON) -m venv $(MINDSPORE)
+	if $(MINDSPORE)/bin/pip install --quiet --constraint constraints-mindspore.txt --editable '.[models,mindspore]'; \
+		then touch $@; else rm -rf $(MINDSPORE); echo "Tests that need MindSpore will be skipped." >&2; fi
 
 $(VENV)/.installed-tools: tests/install-tools tests/packaging/install-tools | $(VENV)/bin/python
 	tests/install-tools

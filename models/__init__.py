@@ -2,7 +2,7 @@
 
 networks -> layers -> weights -> graph -> golden -> bundle -> publish
 checkpoints: files of MindSpore, PyTorch and safetensors <-> weights
-frameworks: networks and weights <-> what PyTorch trains; initial: weights to train from
+frameworks: networks and weights <-> what PyTorch and MindSpore train; initial: weights to train from
 
 `models` and `service` never import each other: what joins them is the bundle on disk.
 """

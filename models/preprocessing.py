@@ -52,6 +52,11 @@ class Preprocessing:
         left, top = (width - self.crop) // 2, (height - self.crop) // 2
         return np.asarray(resized.crop((left, top, left + self.crop, top + self.crop)))
 
+    def planes(self, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return rows (n, crop, crop, 3) as a framework's network takes them: normalised, (n, 3, crop, crop)."""
+        normalised = (rows - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+        return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), np.float32)
+
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         if self.mode == "exact":
             return self.size, self.size

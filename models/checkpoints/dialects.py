@@ -122,6 +122,10 @@ DIALECTS = (
         for network, rules in _MINDSPORE_RULES.items()
         for is_split in (False, True)
     ),
+    *(
+        Dialect(name="cardinal-split", network=network, stem_pool=None, framework=None, is_split=True)
+        for network in DESCRIPTIONS
+    ),
 )
 DIALECT_NAMES = tuple(dict.fromkeys(dialect.name for dialect in DIALECTS))
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from documents import example
 from models.checkpoints import write_checkpoint
 from models.errors import InvalidValueError
 from models.frameworks import torch_network
@@ -91,3 +92,12 @@ def test_every_parameter_learns_and_every_statistic_follows(network: Network) ->
     found = torch_network.weights_of(module)
     statistics = [name for name in weights if ".running_" in name]
     assert [name for name in statistics if np.array_equal(found[name], weights[name])] == []
+
+
+def test_the_example_of_the_readme_begins_as_the_reference() -> None:
+    names: dict[str, object] = {}
+    exec(example("torch_network"), names)
+    module = names["module"]
+    assert isinstance(module, torch_network.ResNeXt)
+    assert module.network == describe("se_resnext50", classes=37)
+    assert module.conv1.weight.abs().max() <= (3 * 49) ** -0.5

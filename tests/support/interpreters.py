@@ -1,0 +1,38 @@
+"""Other interpreters that tests drive: MindSpore needs an older numpy than ours."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).parents[2]
+MINDSPORE = ROOT / ".venv-mindspore" / "bin"
+
+
+def mindspore(program: str, *words: str | Path, folder: Path) -> str:
+    """Run a program of the environment with MindSpore, in this folder, and return what it printed.
+
+    Without that environment CI fails and others skip.
+    """
+    if not MINDSPORE.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail(f"{MINDSPORE} is missing, though CI runs make test")
+        pytest.skip(f"{MINDSPORE} is missing: make test installs MindSpore there")
+    command = [str(MINDSPORE / program), *map(str, words)]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def mindspore_program(*words: str | Path, folder: Path) -> str:
+    """Run mindspore_program.py of this folder."""
+    return mindspore("python", Path(__file__).with_name("mindspore_program.py"), *words, folder=folder)
+
+
+def arrays(file: Path) -> dict[str, NDArray[np.float32]]:
+    """Read the arrays that a program has left."""
+    with np.load(file) as found:
+        return dict(found)
