@@ -6,7 +6,8 @@ from functools import partial
 
 from models.content import Content, sha256_of
 from models.errors import InvalidValueError
-from models.golden import Sample, golden_samples
+from models.frameworks.forward import Forward
+from models.golden import Sample, evaluate, golden_rows, golden_samples
 from models.graph import deployment_graph, graph_chunks
 from models.manifest import (
     GRAPH_FILE,
@@ -46,15 +47,23 @@ def untrained_source(network: Network, seed: int) -> Source:
 
 
 def bundle(
-    network: Network, source: Source, *, labels: Sequence[str], preprocessing: Preprocessing
+    network: Network,
+    source: Source,
+    *,
+    labels: Sequence[str],
+    preprocessing: Preprocessing,
+    forward: Forward | None = None,
 ) -> dict[str, Content]:
-    """Return the files of a bundle, the same bytes for the same arguments.
+    """Return the files of a bundle, the same bytes for the same arguments on one kind of CPU.
 
+    The golden samples are computed by a framework's forward pass or, without one, by onnx's reference evaluator.
     The source's weights are used up: they become the graph.
     """
     _check_labels(network, labels)
+    rows = golden_rows(preprocessing)
+    logits = forward.logits(network, source.weights, preprocessing.planes(rows)) if forward else None
     graph = deployment_graph(network, source.weights, preprocessing)
-    samples = golden_samples(graph, preprocessing, TEMPERATURE)
+    samples = golden_samples(evaluate(graph, rows) if logits is None else logits, TEMPERATURE)
     files: dict[str, Content] = {
         GRAPH_FILE: partial(graph_chunks, graph),
         LABELS_FILE: "".join(f"{label}\n" for label in labels).encode(),
@@ -73,7 +82,7 @@ def bundle(
         classes=network.classes,
         labels=FileSection(file=LABELS_FILE, sha256=sha256_of(files[LABELS_FILE])),
         artifacts=(_cpu_artifact(sha256_of(files[GRAPH_FILE])),),
-        golden=_golden(samples),
+        golden=_golden(samples, forward.computed_by if forward else "onnx reference evaluator, float32"),
         accuracy=None,
         provenance=source.provenance,
         temperature=TEMPERATURE,
@@ -87,9 +96,9 @@ def _cpu_artifact(sha256: str) -> ArtifactSection:
     )
 
 
-def _golden(samples: Sequence[Sample]) -> GoldenSection:
+def _golden(samples: Sequence[Sample], computed_by: str) -> GoldenSection:
     return GoldenSection(
-        computed_by="onnx reference evaluator, float32",
+        computed_by=computed_by,
         tolerance=TOLERANCE,
         samples=tuple(
             SampleSection(file=_sample_file(index), sha256=sha256_of(sample.png), scores=sample.scores)

@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -38,6 +38,7 @@ from models.checkpoints import (
 from models.checkpoints.source import trained
 from models.content import sha256_of
 from models.errors import InvalidValueError
+from models.frameworks.forward import Forward, forward_of, installed_forward
 from models.lite import VARIABLE, add_lite, find_interpreter
 from models.manifest import GRAPH_FILE, ArtifactSection, check_gears, read_manifest
 from models.networks import DESCRIPTIONS, NETWORKS, Network, describe
@@ -138,6 +139,11 @@ def _add_publish(publish: argparse.ArgumentParser) -> None:
     labels.add_argument("--classes", type=int, metavar="N", help="number the classes instead of naming them")
     labels.add_argument("--labels", type=Path, metavar="FILE", help="one label a line, as many as classes")
     publish.add_argument("--input-size", type=int, default=224, metavar="SIDE", help="224 by default")
+    publish.add_argument(
+        "--golden",
+        choices=["pytorch", "mindspore", "onnx"],
+        help="what computes the golden samples; by default the framework that trained, or one that is installed",
+    )
     publish.add_argument("--repository", type=Path, required=True, help="folder of the models")
     publish.add_argument("--model", metavar="NAME", help="the network's name by default")
     publish.add_argument("--version", type=int, metavar="N", help="the newest plus one by default")
@@ -256,6 +262,7 @@ def _publish(arguments: argparse.Namespace) -> str:
         source,
         labels=labels or [f"class {index}" for index in range(network.classes)],
         preprocessing=standard_preprocessing(arguments.input_size),
+        forward=_forward(arguments.golden, source.provenance.framework),
     )
     lite = find_interpreter() if lite_gears else None
     with drafted(arguments.repository, arguments.model or network.name, arguments.version) as draft:
@@ -344,6 +351,12 @@ def _network_and_source(arguments: argparse.Namespace, classes: int | None) -> t
     wish = Wish(network=arguments.network, classes=classes, width=arguments.width)
     found = trained(arguments.checkpoint, wish, stem_pool=arguments.stem_pool)
     return found.network, found.source
+
+
+def _forward(wish: Literal["pytorch", "mindspore", "onnx"] | None, trained_by: str | None) -> Forward | None:
+    if wish is None:
+        return installed_forward(trained_by)
+    return None if wish == "onnx" else forward_of(wish)
 
 
 def _read_labels(file: Path) -> list[str]:

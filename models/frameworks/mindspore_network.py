@@ -8,6 +8,7 @@ Runs in graph mode and in PyNative mode; in graph mode loops over cells are unro
 from dataclasses import replace
 from itertools import islice
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from numpy.typing import NDArray
@@ -225,7 +226,11 @@ def weights_of(cell: ResNeXt) -> dict[str, Array]:
 
 
 def logits(network: Network, weights: Weights, planes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what the network answers to normalised planes: the float32 forward pass on this machine's device."""
+    """Return what the network answers to normalised planes: the float32 forward pass on the CPU.
+
+    The process computes on the CPU from then on: other devices round to fewer digits.
+    """
+    ms.set_device("CPU")
     cell = build(network)
     load(cell, weights)
     answered: NDArray[np.float32] = cell(Tensor(planes)).asnumpy()

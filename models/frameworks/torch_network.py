@@ -170,9 +170,15 @@ def weights_of(module: ResNeXt) -> dict[str, Array]:
 
 
 def logits(network: Network, weights: Weights, planes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what the network answers to normalised planes: the float32 forward pass on the CPU."""
-    module = build(network)
-    load(module, weights)
+    """Return what the network answers to normalised planes: the float32 forward pass on the CPU.
+
+    The weights are not copied, nor changed.
+    """
+    check_weights(network, weights)
+    with torch.device("meta"):
+        module = build(network)
+    state = {name: torch.from_numpy(array) for name, array in weights.items()}
+    module.load_state_dict(state, strict=False, assign=True)  # the counters of batches stay without memory
     with torch.inference_mode():
         answered: NDArray[np.float32] = module.eval()(torch.from_numpy(planes)).numpy()
     return answered
