@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_info(commands.add_parser("info", help="print what a network holds and computes"))
     _add_inspect(commands.add_parser("inspect", help="tell what a checkpoint file holds"))
     _add_convert(commands.add_parser("convert", help="write a checkpoint in another format, by other names"))
+    _add_export(commands.add_parser("export", help="write what MindSpore exports: MINDIR, ONNX or AIR"))
     _add_publish(commands.add_parser("publish", help="write a bundle into a model repository"))
     _add_compile(
         commands.add_parser("compile", help="compile a bundle for an Ascend NPU, or write the script")
@@ -121,6 +122,17 @@ def _add_convert(convert: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"names in OUT: {', '.join(DIALECT_NAMES)}; cardinal by default",
     )
+
+
+def _add_export(export: argparse.ArgumentParser) -> None:
+    export.add_argument("source", type=Path, metavar="IN", help="checkpoint of any format and known names")
+    export.add_argument("target", type=Path, metavar="OUT", help=".mindir, .onnx, or on an Ascend host .air")
+    export.add_argument("--network", metavar="NAME", help=f"one of {_NAMES}; seen in IN")
+    export.add_argument(
+        "--stem-pool", choices=["ceil", "padded"], help="where the names in IN do not tell it"
+    )
+    export.add_argument("--batch", type=int, default=1, metavar="N", help="pictures at once, 1 by default")
+    export.add_argument("--input-size", type=int, default=224, metavar="SIDE", help="224 by default")
 
 
 def _add_publish(publish: argparse.ArgumentParser) -> None:
@@ -252,6 +264,20 @@ def _pool_note(source: Dialect, target: Dialect) -> str:
     )
 
 
+def _export(arguments: argparse.Namespace) -> str:
+    try:
+        from models.frameworks.mindspore_export import InputShape, export
+    except ModuleNotFoundError as error:
+        raise InvalidValueError(f"export needs MindSpore, but {error.name} is not installed") from error
+    shape = InputShape(batch=arguments.batch, side=arguments.input_size)
+    found = trained(arguments.source, Wish(network=arguments.network), stem_pool=arguments.stem_pool)
+    export(found.network, found.source.weights, shape, arguments.target)
+    return (
+        f"exported {arguments.source} to {arguments.target}: {found.network.name}, {found.network.classes} classes,"
+        f" input float32 ({shape.batch}, 3, {shape.side}, {shape.side}), normalised"
+    )
+
+
 def _publish(arguments: argparse.Namespace) -> str:
     lite_gears = () if arguments.lite_gears == "none" else _gears(arguments.lite_gears)
     labels = None if arguments.labels is None else _read_labels(arguments.labels)
@@ -370,6 +396,7 @@ _COMMANDS = {
     "info": _info,
     "inspect": _inspect,
     "convert": _convert,
+    "export": _export,
     "publish": _publish,
     "compile": _compile,
     "add-artifact": _add_artifact,

@@ -80,7 +80,7 @@ class Bottleneck(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:  # (n, in, h, w)
         """Return the block's output, (n, out, h / stride, w / stride)."""
         y = self.inner(self.bn1(self.conv1(x)))  # (n, inner, h, w)
-        y = self.sk([branch(y) for branch in self.branches]) if self.has_branches else self.conv2(y)
+        y = self.sk(_each(self.branches, y)) if self.has_branches else self.conv2(y)
         y = self.inner(self.bn2(y))  # (n, inner, h / stride, w / stride)
         y = self.se(self.bn3(self.conv3(y)))  # (n, out, h / stride, w / stride)
         return ops.relu(y + self.downsample(x))
@@ -117,19 +117,24 @@ class SelectiveKernel(nn.Cell):
     def __init__(self, gate: SelectiveKernelLayers) -> None:
         super().__init__()
         self.fuse = _dense(gate.fuse)
-        self.has_norm = gate.fuse.norm is not None
+        self.has_norm, self.channels = gate.fuse.norm is not None, gate.norm.channels
         if gate.fuse.norm:
             self.norm = Norm(gate.fuse.norm)
         self.select = nn.CellList([_dense(select) for select in gate.selects])
 
-    def construct(self, branches: list[Tensor]) -> Tensor:  # m of (n, c, h, w)
+    def construct(self, branches: tuple[Tensor, ...]) -> Tensor:  # m of (n, c, h, w)
         """Return the mixture, (n, c, h, w)."""
-        maps = ops.stack(branches, 1)  # (n, m, c, h, w)
-        z = self.fuse(ops.mean(maps.sum(1), (2, 3)))  # (n, d)
+        z = self.fuse(ops.mean(_sum(branches), (2, 3)))  # (n, d)
         if self.has_norm:
             z = ops.relu(self.norm(z))
-        shares = ops.softmax(ops.stack([select(z) for select in self.select], 1), 1)  # (n, m, c)
-        return (maps * ops.expand_dims(ops.expand_dims(shares, -1), -1)).sum(1)
+        selected = ops.concat(_each(self.select, z), 1)  # (n, m * c)
+        shares = ops.softmax(ops.reshape(selected, (-1, len(branches), self.channels)), 1)  # (n, m, c)
+        shares = ops.reshape(shares, (-1, len(branches) * self.channels, 1, 1))
+        shares = ops.chunk(shares, len(branches), 1)  # m of (n, c, 1, 1)
+        weighted: tuple[Tensor, ...] = ()
+        for index, branch in enumerate(branches):
+            weighted += (branch * shares[index],)
+        return _sum(weighted)
 
 
 class Norm(nn.Cell):
@@ -167,7 +172,25 @@ class SplitConvolution(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:  # (n, in, h, w)
         """Return the maps, (n, out, h / stride, w / stride)."""
         pieces = ops.chunk(x, self.groups, 1)
-        return ops.concat([conv(pieces[index]) for index, conv in enumerate(self.convs)], 1)
+        maps: tuple[Tensor, ...] = ()
+        for index, conv in enumerate(self.convs):
+            maps += (conv(pieces[index]),)
+        return ops.concat(maps, 1)
+
+
+def _each(cells: nn.CellList, x: Tensor) -> tuple[Tensor, ...]:
+    """Return what each cell makes of x; a tuple, because no exported format has lists."""
+    outputs: tuple[Tensor, ...] = ()
+    for cell in cells:
+        outputs += (cell(x),)
+    return outputs
+
+
+def _sum(maps: tuple[Tensor, ...]) -> Tensor:
+    total = maps[0]
+    for other in maps[1:]:
+        total = total + other
+    return total
 
 
 def _grouped(layer: Convolution, *, is_split: bool) -> nn.Cell:

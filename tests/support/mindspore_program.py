@@ -79,5 +79,11 @@ def refuse(name: str) -> None:
     sys.exit(any(after[key].tobytes() != before[key].tobytes() for key in before))
 
 
+def mindir(file: str, planes: str, target: str) -> None:
+    ms.set_context(mode=ms.GRAPH_MODE)
+    np.save(target, nn.GraphCell(ms.load(file))(ms.Tensor(np.load(planes))).asnumpy())
+
+
 if __name__ == "__main__":
-    {"answers": answers, "states": states, "step": step, "refuse": refuse}[sys.argv[1]](*sys.argv[2:])
+    commands = {"answers": answers, "states": states, "step": step, "refuse": refuse, "mindir": mindir}
+    commands[sys.argv[1]](*sys.argv[2:])
