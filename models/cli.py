@@ -6,6 +6,7 @@ A fault is one sentence on stderr and exit code 2.
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -42,7 +43,7 @@ from models.frameworks.forward import Forward, forward_of, installed_forward
 from models.lite import VARIABLE, add_lite, find_interpreter
 from models.manifest import GRAPH_FILE, ArtifactSection, check_gears, read_manifest
 from models.networks import DESCRIPTIONS, NETWORKS, Network, describe
-from models.preprocessing import standard_preprocessing
+from models.preprocessing import PREPROCESSINGS, Preprocessing
 from models.publish import drafted, write_files
 from models.sizes import measure
 
@@ -151,6 +152,7 @@ def _add_publish(publish: argparse.ArgumentParser) -> None:
     labels.add_argument("--classes", type=int, metavar="N", help="number the classes instead of naming them")
     labels.add_argument("--labels", type=Path, metavar="FILE", help="one label a line, as many as classes")
     publish.add_argument("--input-size", type=int, default=224, metavar="SIDE", help="224 by default")
+    _add_preprocessing(publish)
     publish.add_argument(
         "--golden",
         choices=["pytorch", "mindspore", "onnx"],
@@ -194,6 +196,36 @@ def _add_add_artifact(add: argparse.ArgumentParser) -> None:
 def _add_strip(strip: argparse.ArgumentParser) -> None:
     strip.add_argument("graph", type=Path, metavar="IN", help="graph of a bundle")
     strip.add_argument("target", type=Path, metavar="OUT", help="ONNX file")
+
+
+def _add_preprocessing(publish: argparse.ArgumentParser) -> None:
+    """Add a name for the whole preprocessing, and a flag for each of its values that is to be another."""
+    publish.add_argument(
+        "--preprocessing",
+        choices=list(PREPROCESSINGS),
+        default="standard",
+        help="standard by default; mindspore and cifar10 are those of the MindSpore references",
+    )
+    publish.add_argument("--mode", choices=["shortest", "exact"], help="resize the shortest side, or both")
+    publish.add_argument("--size", type=int, metavar="SIDE", help="side to resize to, before the centre crop")
+    publish.add_argument("--interpolation", choices=["bilinear", "bicubic"], help="of the resize")
+    publish.add_argument("--antialias", action=argparse.BooleanOptionalAction, help="in the resize")
+    publish.add_argument("--mean", type=_channels, metavar="R,G,B", help="of pixels from 0 to 255")
+    publish.add_argument("--std", type=_channels, metavar="R,G,B", help="of pixels from 0 to 255")
+
+
+def _channels(text: str) -> tuple[float, float, float]:
+    try:
+        red, green, blue = map(float, text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed are three numbers parted by commas") from error
+    return red, green, blue
+
+
+def _preprocessing(arguments: argparse.Namespace) -> Preprocessing:
+    names = ("mode", "size", "interpolation", "antialias", "mean", "std")
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    return replace(PREPROCESSINGS[arguments.preprocessing](arguments.input_size), **given)
 
 
 def _info(arguments: argparse.Namespace) -> str:
@@ -287,7 +319,7 @@ def _publish(arguments: argparse.Namespace) -> str:
         network,
         source,
         labels=labels or [f"class {index}" for index in range(network.classes)],
-        preprocessing=standard_preprocessing(arguments.input_size),
+        preprocessing=_preprocessing(arguments),
         forward=_forward(arguments.golden, source.provenance.framework),
     )
     lite = find_interpreter() if lite_gears else None

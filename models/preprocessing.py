@@ -1,5 +1,6 @@
 """Turn a picture into the row that a network was trained on: image -> (crop, crop, 3) uint8."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,13 +13,16 @@ from models.sizes import check_input_size
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
+CIFAR10_MEAN = (125.307, 122.961, 113.8575)
+CIFAR10_STD = (51.5865, 50.847, 51.255)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
     """How pictures become rows: resize, then centre crop; mean and std (of 0..255 pixels) go into the graph.
 
-    `mode` says what `size` is: "shortest" the shorter side, "exact" both sides.
+    `mode` says what `size` is: "shortest" the shorter side, "exact" both sides. Without `antialias` each pixel is
+    interpolated between four, however much the picture shrinks, as MindSpore and OpenCV do.
     """
 
     mode: Literal["shortest", "exact"] = "shortest"
@@ -39,17 +43,25 @@ class Preprocessing:
             raise InvalidValueError(
                 f"interpolation is {self.interpolation!r}; allowed are 'bilinear' and 'bicubic'"
             )
-        if not self.antialias:
-            raise InvalidValueError("antialias is False; allowed is only True so far")
-        if min(self.std) <= 0:
+        if self.interpolation != "bilinear" and not self.antialias:
+            raise InvalidValueError(
+                f"antialias is False; with interpolation {self.interpolation!r} only True is allowed"
+            )
+        if not all(map(math.isfinite, self.mean)):
+            raise InvalidValueError(f"mean is {self.mean}; allowed are three numbers")
+        if not all(math.isfinite(value) and value > 0 for value in self.std):
             raise InvalidValueError(f"std is {self.std}; allowed are three numbers above 0")
 
     def rows(self, image: Image.Image) -> NDArray[np.uint8]:
         """Return the row of one picture, (crop, crop, 3) RGB."""
-        filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
         width, height = self._resized(image.width, image.height)
-        resized = image.convert("RGB").resize((width, height), filters[self.interpolation])
         left, top = (width - self.crop) // 2, (height - self.crop) // 2
+        pixels = image.convert("RGB")
+        if not self.antialias:
+            columns = _interpolated(np.asarray(pixels), 1, width, left + np.arange(self.crop))
+            return np.rint(_interpolated(columns, 0, height, top + np.arange(self.crop))).astype(np.uint8)
+        filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+        resized = pixels.resize((width, height), filters[self.interpolation])
         return np.asarray(resized.crop((left, top, left + self.crop, top + self.crop)))
 
     def planes(self, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -65,6 +77,39 @@ class Preprocessing:
         return self.size * width // height, self.size
 
 
+def _interpolated(
+    pixels: NDArray[np.number], axis: int, length: int, wanted: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Return the wanted pixels of an axis that is resized to this length, each between the two that are nearest."""
+    last = pixels.shape[axis] - 1
+    centres = (wanted + 0.5) * pixels.shape[axis] / length - 0.5
+    before = np.floor(centres).astype(np.intp)
+    share = np.expand_dims(centres - before, tuple(range(1, pixels.ndim - axis)))  # of the pixel after
+    low, high = (pixels.take(index.clip(0, last), axis) for index in (before, before + 1))
+    interpolated: NDArray[np.float64] = low * (1 - share) + high * share
+    return interpolated
+
+
 def standard_preprocessing(input_size: int) -> Preprocessing:
     """Return what is usual for an input size: shortest side to 8/7 of it (256 for 224), centre crop."""
-    return Preprocessing(size=round(input_size * 256 / 224), crop=input_size)
+    return Preprocessing(size=_eight_sevenths(input_size), crop=input_size)
+
+
+def _mindspore(input_size: int) -> Preprocessing:
+    """Return how the MindSpore references of SE-ResNeXt50 and ResNeXt101 evaluate."""
+    return Preprocessing(mode="exact", size=_eight_sevenths(input_size), crop=input_size, antialias=False)
+
+
+def _cifar10(input_size: int) -> Preprocessing:
+    """Return how the MindSpore reference of SKNet50 evaluates."""
+    return Preprocessing(
+        mode="exact", size=input_size, crop=input_size, antialias=False, mean=CIFAR10_MEAN, std=CIFAR10_STD
+    )
+
+
+def _eight_sevenths(input_size: int) -> int:
+    return round(input_size * 256 / 224)
+
+
+# By the names that users give them.
+PREPROCESSINGS = {"standard": standard_preprocessing, "mindspore": _mindspore, "cifar10": _cifar10}

@@ -59,6 +59,15 @@ def test_publish_numbers_classes_that_have_no_names(tmp_path: Path) -> None:
         ([*PUBLISH, "--repository", ".", "--model", "a/b"], "model is 'a/b'; allowed is"),
         ([*PUBLISH, "--repository", ".", "--version", "0"], "version is 0; allowed is at least 1"),
         ([*PUBLISH, "--repository", ".", "--labels", "/no/such"], "No such file or directory: '/no/such'"),
+        (
+            [*PUBLISH, "--repository", ".", "--mean", "1,2"],
+            "argument --mean: '1,2'; allowed are three numbers",
+        ),
+        (
+            [*PUBLISH, "--repository", ".", "--std", "1,1,0"],
+            "std is (1.0, 1.0, 0.0); allowed are three numbers above",
+        ),
+        ([*PUBLISH, "--repository", ".", "--size", "60"], "size is 60; allowed is at least the crop, 64"),
         ([*PUBLISH, "--repository", ".", "--labels", "x", "--classes", "3"], "not allowed with argument"),
     ],
 )
