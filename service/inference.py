@@ -7,7 +7,7 @@ ClassifyRequest -> find the model -> decode -> batch -> encode -> Classification
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args
 
 from service.answers import ScoredClass, best_classes, scores_of
@@ -144,8 +144,11 @@ class _Work:
     def labels(self) -> tuple[str, str]:
         return self.model.name, self.model.version
 
-    def check_room(self, images: int) -> None:
-        self.model.queue.check_room(images, self.urgency)
+    def check_room(self, images: Sequence[bytes]) -> None:
+        decode_s = self.decoder.foreseen_s(sum(map(len, images)))
+        self.model.queue.check_room(
+            len(images), replace(self.urgency, deadline=self.urgency.deadline - decode_s)
+        )
 
     async def decode(self, images: Sequence[bytes], keep: Keep) -> None:
         await self.decoder.decode(images, self.model.bundle.manifest.preprocessing, keep)

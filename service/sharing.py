@@ -58,7 +58,7 @@ class Work(Protocol):
     def urgency(self) -> Urgency:
         """How soon its rows are wanted."""
 
-    def check_room(self, images: int) -> None:
+    def check_room(self, images: Sequence[bytes]) -> None:
         """Refuse what has no chance, before it costs anything."""
 
     async def decode(self, images: Sequence[bytes], keep: Keep) -> None:
@@ -240,7 +240,7 @@ class _Asker:
 
     async def _carry(self, errands: Sequence[_Errand]) -> None:
         try:
-            self.work.check_room(len(errands))
+            self.work.check_room([self.images[errand.key] for errand in errands])
             await self._decode([errand for errand in errands if errand.row is None])
             await self._run([errand for errand in errands if errand.outcome is None])
         except ServiceError as error:  # kept until the group is closed, which would wrap it

@@ -89,10 +89,10 @@ class Caller:
     def urgency(self) -> Urgency:
         return Urgency(deadline=self.deadline.at, caller=str(id(self)), priority=self.priority)
 
-    def check_room(self, images: int) -> None:
+    def check_room(self, images: Sequence[bytes]) -> None:
         if self.refuses and (refusal := self.refuses.pop(0)) is not None:
             raise refusal
-        self.queue.check_room(images, self.urgency)
+        self.queue.check_room(len(images), self.urgency)
 
     async def decode(self, images: Sequence[bytes], keep: Keep) -> None:
         await self.decoder.decode(images, keep)
