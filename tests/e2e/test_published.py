@@ -1,4 +1,4 @@
-"""The three networks at full size: published from random weights, served, and compared with another forward pass."""
+"""The three networks at full size: published from random weights, served, and compared with PyTorch."""
 
 import shutil
 import subprocess
@@ -9,14 +9,16 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import onnx
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from lite import lite_python, photos
+from models.bundle import untrained_source
 from models.cli import main
-from models.golden import evaluate, softmax
+from models.frameworks.forward import forward_of
+from models.golden import softmax
+from models.networks import Network, describe
 from models.preprocessing import standard_preprocessing
 from pictures import encoded
 from serving import ROOT, RunningServer
@@ -58,6 +60,10 @@ def _publish(name: str, repository: Path) -> int:
         "--network",
         name,
         "--untrained",
+        "--seed",
+        "1",
+        "--golden",
+        "onnx",
         "--lite-gears",
         "none",
         "--repository",
@@ -82,26 +88,36 @@ def test_what_is_served_answers_as_the_network_does(
     for name in NAMES:
         server.event("model_ready", model=name)
     for name in NAMES:
-        _assert_answers(server, published.repository / name / "1", photo)
+        _assert_answers(server, name, describe(name), photo)
 
 
 def test_what_was_published_for_mindspore_lite_is_served_by_it(
     tmp_path: Path, start: Callable[..., RunningServer]
 ) -> None:
     lite_python()
-    words = ["--untrained", "--width", "0.125", "--lite-gears", "1", "--repository", str(tmp_path)]
+    words = [
+        "--untrained",
+        "--seed",
+        "1",
+        "--width",
+        "0.125",
+        "--lite-gears",
+        "1",
+        "--repository",
+        str(tmp_path),
+    ]
     assert main(["publish", "--network", "sknet50", *words]) == 0
     server = start(tmp_path, "--engine", "mindspore_lite")
     assert "mindspore_lite 2.0.0" in server.event("model_ready")["engine"]
-    _assert_answers(server, tmp_path / "sknet50" / "1", photos(1)[0])
+    _assert_answers(server, "sknet50", describe("sknet50", width=0.125), photos(1)[0])
 
 
-def _assert_answers(server: RunningServer, bundle: Path, photo: Image.Image) -> None:
-    """Compare the scores of a photo, and its five best classes, with the reference evaluator's."""
-    url = f"{server.rest}/v1/models/{bundle.parent.name}/classify?top_k=1000"
+def _assert_answers(server: RunningServer, model: str, network: Network, photo: Image.Image) -> None:
+    """Compare the scores of a photo, and its five best classes, with PyTorch's."""
+    url = f"{server.rest}/v1/models/{model}/classify?top_k=1000"
     response = httpx.post(url, content=encoded(photo, "PNG"), timeout=60)
     (result,) = response.raise_for_status().json()["results"]
-    expected = _scores(bundle / "model.onnx", photo)
+    expected = _scores(network, photo)
     scores = np.zeros_like(expected)
     for entry in result["classes"]:
         scores[entry["index"]] = entry["score"]
@@ -109,7 +125,9 @@ def _assert_answers(server: RunningServer, bundle: Path, photo: Image.Image) -> 
     assert [entry["index"] for entry in result["classes"][:5]] == list(np.argsort(-expected)[:5])
 
 
-def _scores(graph: Path, photo: Image.Image) -> NDArray[np.float64]:
-    """Compute the scores without any engine and without the server's preprocessing."""
-    row = standard_preprocessing(224).rows(photo)
-    return softmax(evaluate(onnx.load(graph), row[np.newaxis]))[0]
+def _scores(network: Network, photo: Image.Image) -> NDArray[np.float64]:
+    """Have PyTorch compute the scores, from the weights that were published."""
+    preprocessing = standard_preprocessing(224)
+    planes = preprocessing.planes(preprocessing.rows(photo)[np.newaxis])
+    weights = untrained_source(network, seed=1).weights
+    return softmax(forward_of("pytorch").logits(network, weights, planes))[0]
