@@ -1,6 +1,6 @@
 """What MindSpore does with our networks, for tests that run elsewhere: it needs an older numpy than they.
 
-mindspore_program.py answers PLANES.npy ANSWERS.npz NAME...   in each way to run a network
+mindspore_program.py answers PLANES.npy ANSWERS.npz NAME      in each way to run a network
 mindspore_program.py states STATES.json NAME...               names and shapes of parameters
 mindspore_program.py step PLANES.npy FOLDER NAME...           one step of training, before and after
 mindspore_program.py refuse NAME                              loads what does not fit
@@ -17,7 +17,7 @@ from mindspore import nn
 from models.errors import InvalidValueError
 from models.frameworks import mindspore_network
 from models.weights import random_weights
-from variants import FULL, VARIANTS, WHOLE
+from variants import FULL, NARROW, VARIANTS, WHOLE
 
 NETWORKS = VARIANTS | WHOLE | FULL
 MODES = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
@@ -29,15 +29,13 @@ def loaded(name: str, *, is_split: bool) -> mindspore_network.ResNeXt:
     return cell
 
 
-def answers(planes: str, target: str, *names: str) -> None:
-    rows = ms.Tensor(np.load(planes))
-    found = {}
-    for name in names:
-        for is_split in (False,) if name in FULL else (False, True):
-            cell = loaded(name, is_split=is_split)
-            for mode, number in MODES.items():
-                ms.set_context(mode=number)
-                found[f"{name}/{'split' if is_split else 'native'}/{mode}"] = cell(rows).asnumpy()
+def answers(planes: str, target: str, name: str) -> None:
+    rows, found = ms.Tensor(np.load(planes)), {}
+    for is_split in (False, True) if name in NARROW else (False,):
+        cell = loaded(name, is_split=is_split)
+        for mode, number in MODES.items():
+            ms.set_context(mode=number)
+            found[f"{'split' if is_split else 'native'}/{mode}"] = cell(rows).asnumpy()
     np.savez(target, **found)
 
 
