@@ -5,11 +5,14 @@ robin), and within a round, as within a caller, the earliest deadline goes first
 deadline first; with one that sends hundreds of rows, the single rows of others pass it.
 """
 
+import math
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from itertools import chain
 from operator import attrgetter
+from typing import NamedTuple
 
 QUANTUM_ROWS = 8
 
@@ -40,10 +43,12 @@ class Ticket:
 
     def take(self, rows: int) -> "Part":
         """Take the first waiting rows that lie together, up to so many."""
-        span = self._spans.pop(0)
+        span = self._spans[0]
         if len(span) > rows:
-            self._spans.insert(0, span[rows:])
+            self._spans[0] = span[rows:]
             span = span[:rows]
+        else:
+            del self._spans[0]
         self.waiting -= len(span)
         return Part(self, span)
 
@@ -53,8 +58,7 @@ class Ticket:
         self.waiting += len(part.span)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """Rows of one ticket in a batch."""
 
     ticket: Ticket
@@ -67,6 +71,7 @@ class Part:
 
 
 _place = attrgetter("place")
+_NEVER = (math.inf, math.inf, "")  # a place behind all others
 
 
 class Line:
@@ -111,10 +116,10 @@ class Line:
         """Take the next rows, up to so many."""
         parts: list[Part] = []
         for each in self._classes.values():
-            while rows and len(each):
-                parts.append(each.take(rows))
-                rows -= parts[-1].rows
-                self.rows -= parts[-1].rows
+            before = each.rows
+            parts += each.take(rows)
+            rows -= before - each.rows
+            self.rows -= before - each.rows
         return parts
 
     def rows_before(self, ticket: Ticket) -> int:
@@ -163,6 +168,14 @@ class _Rows:
         at = bisect_left(self.deadlines, deadline)
         del self.deadlines[at : at + rows]
 
+    def remove_parts(self, parts: Iterable[Part]) -> None:
+        deadlines = [part.ticket.deadline for part in parts for _ in part.span]
+        if deadlines == self.deadlines[: len(deadlines)]:
+            del self.deadlines[: len(deadlines)]
+            return
+        for deadline in deadlines:
+            del self.deadlines[bisect_left(self.deadlines, deadline)]
+
     def rows_until(self, deadline: float) -> int:
         return bisect_right(self.deadlines, deadline)
 
@@ -180,6 +193,25 @@ class _Caller(_Rows):
     def is_large(self) -> bool:
         """Tell whether a round may not be enough for it."""
         return self.rows > QUANTUM_ROWS
+
+    def take(self, rows: int, until: tuple[object, ...]) -> list[Part]:
+        """Take its next rows, up to so many: its first ticket's, and others' that come before a place."""
+        parts: list[Part] = []
+        left = rows = min(rows, self.budget)
+        served = 0
+        for ticket in self.tickets:
+            if not left or (parts and ticket.place > until):
+                break
+            while left and ticket.waiting:
+                part = ticket.take(left)
+                parts.append(part)
+                left -= len(part.span)
+            if not ticket.waiting:
+                served += 1
+        self.budget -= rows - left
+        del self.deadlines[: rows - left]
+        del self.tickets[:served]
+        return parts
 
     def rounds(self, ticket: Ticket) -> int:
         """Tell how many rounds have to begin before the last row of a ticket is served."""
@@ -228,28 +260,27 @@ class _Class(_Rows):
         caller = self._callers[ticket.caller]
         index = _found(caller.tickets, ticket)
         assert index is not None  # noqa: S101 - our own mistake
-        self._forget(caller, ticket.waiting, ticket.deadline)
-        self._leave(caller, index)
+        del caller.tickets[index]
+        self._tickets -= 1
+        self.remove(ticket.waiting, ticket.deadline)
+        caller.remove(ticket.waiting, ticket.deadline)
+        self._settle(caller)
 
     def head(self) -> Ticket:
-        while True:
-            while self._turns:
-                _, number, name = self._turns[0]
-                caller = self._callers.get(name)
-                if caller and caller.budget > 0 and caller.tickets[0].number == number:
-                    return caller.tickets[0]
-                heappop(self._turns)
-            self._next_round()
+        return self._next_caller().tickets[0]
 
-    def take(self, rows: int) -> Part:
-        ticket = self.head()
-        caller = self._callers[ticket.caller]
-        part = ticket.take(min(rows, caller.budget))
-        caller.budget -= part.rows
-        self._forget(caller, part.rows, ticket.deadline)
-        if not ticket.waiting:
-            self._leave(caller, 0)
-        return part
+    def take(self, rows: int) -> list[Part]:
+        parts: list[Part] = []
+        while rows and self._callers:
+            caller = self._next_caller()
+            heappop(self._turns)
+            had, tickets = caller.rows, len(caller.tickets)
+            parts += caller.take(rows, self._turns[0] if self._turns else _NEVER)
+            rows -= had - caller.rows
+            self._tickets -= tickets - len(caller.tickets)
+            self._settle(caller)
+        self.remove_parts(parts)
+        return parts
 
     def rows_before(self, ticket: Ticket) -> int:
         own = self._callers.get(ticket.caller) or _Caller(ticket.caller)
@@ -277,19 +308,25 @@ class _Class(_Rows):
         else:
             self._large.pop(caller.name, None)
 
-    def _forget(self, caller: _Caller, rows: int, deadline: float) -> None:
-        self.remove(rows, deadline)
-        caller.remove(rows, deadline)
+    def _next_caller(self) -> _Caller:
+        """Tell whose turn it is; the turn is then the first."""
+        while True:
+            while self._turns:
+                _, number, name = self._turns[0]
+                caller = self._callers.get(name)
+                if caller and caller.budget > 0 and caller.tickets[0].number == number:
+                    return caller
+                heappop(self._turns)
+            self._next_round()
+
+    def _settle(self, caller: _Caller) -> None:
+        """See what became of a caller whose head may have gone."""
         if self._large:
             self._see_size(caller)
-
-    def _leave(self, caller: _Caller, index: int) -> None:
-        del caller.tickets[index]
-        self._tickets -= 1
-        if not caller.tickets:
-            del self._callers[caller.name]
-        elif index == 0:
+        if caller.tickets:
             self._offer(caller)
+            return
+        del self._callers[caller.name]
         if not self._callers:
             self._turns.clear()
 
