@@ -58,6 +58,7 @@ def test_engines_that_fail_twenty_times_under_load_fail_their_batches_only_and_l
     faults = f"{fault}:0.2" if isinstance(fault, str) else "none"
     limit_s = "0.5" if fault is signal.SIGSTOP else "20"  # a busy machine is slow, which is no hang
     flags = ["--engine", "simulated", "--engine-timeout-s", limit_s, "--simulated-faults", faults]
+    flags += ["--simulated-jitter", "30"]  # so that most moments are in the middle of a batch
     server = start(tmp_path, *flags)
     process = psutil.Process(server.process.pid)
     chance = random.Random()
