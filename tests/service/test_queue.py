@@ -22,7 +22,7 @@ from service.tensors import Logits, Rows
 pytestmark = pytest.mark.anyio
 
 LABELS = {"model": "cats", "version": "3"}
-PATIENCE_S = 4.0
+PATIENCE_S = 20.0
 ANYBODY = Urgency()
 
 
@@ -767,7 +767,6 @@ async def test_the_curve_is_corrected_when_batches_take_longer_than_they_did() -
         for number in range(60):
             stage.engine.let_through()
             await all_through(await stage.call(number))
-        stage.queue.check_room(1, ANYBODY)
-        while stage.queue.tunings[0].curve.usual_s(1) < 2e-6:
-            stage.engine.let_through()
-            await all_through(await stage.call(0))
+        (device,) = stage.queue.devices
+        assert device.curve is not None
+        assert device.curve.usual_s(1) > 2e-6
