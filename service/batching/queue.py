@@ -166,19 +166,15 @@ class BatchQueue:
 
     def check_room(self, rows: int, urgency: Urgency) -> None:
         """Raise what submit() of so many rows would raise now: worth knowing before they are decoded."""
-        if self._is_closed:
-            raise Stopping("the model is being stopped; it takes no more requests")
-        limit = self._policy.bounds.max_rows
-        if rows > limit:
-            raise InvalidInput(f"the request has {rows} images; allowed are {limit}")
         now = time.monotonic()
-        ticket = _ticket(rows, urgency, now)
-        refusal = self._scheduler.refusal(ticket, now)
-        if refusal is not None:
-            self._scheduler.count(ticket, now)
-            self._consider_tuning(now)
-            self._judged("full" if refusal.is_full else "late")
-            raise self._overloaded(refusal, ticket, now)
+        ticket = Ticket(
+            rows=rows,
+            arrived=now,
+            deadline=urgency.deadline,
+            caller=urgency.caller,
+            priority=urgency.priority,
+        )
+        self._check(ticket, now)
 
     async def submit(self, rows: Rows, urgency: Urgency) -> QueueAnswer:
         """Wait for the logits of `rows`, in their order. A caller that is cancelled leaves the queue.
@@ -191,7 +187,6 @@ class BatchQueue:
         """
         if rows.shape[1:] != self._policy.row_shape or rows.dtype != np.uint8 or not len(rows):
             raise ValueError(f"rows are {rows.dtype} {rows.shape}, not uint8 (n, *{self._policy.row_shape})")
-        self.check_room(len(rows), urgency)
         now = time.monotonic()
         request = _Request(
             rows=len(rows),
@@ -202,6 +197,7 @@ class BatchQueue:
             images=rows,
             outcome=asyncio.get_running_loop().create_future(),
         )
+        self._check(request, now)
         self._scheduler.count(request, now)
         self._scheduler.admit(request)
         self._judged("admitted")
@@ -242,6 +238,20 @@ class BatchQueue:
         finally:  # however the loop ends, nobody is left waiting on it
             self._stop_holding()
             self.cut_off()
+
+    def _check(self, ticket: Ticket, now: float) -> None:
+        """Raise why a ticket is not admitted; one that is knows then when it will probably be through."""
+        if self._is_closed:
+            raise Stopping("the model is being stopped; it takes no more requests")
+        limit = self._policy.bounds.max_rows
+        if ticket.rows > limit:
+            raise InvalidInput(f"the request has {ticket.rows} images; allowed are {limit}")
+        refusal = self._scheduler.refusal(ticket, now)
+        if refusal is not None:
+            self._scheduler.count(ticket, now)
+            self._consider_tuning(now)
+            self._judged("full" if refusal.is_full else "late")
+            raise self._overloaded(refusal, ticket, now)
 
     async def _serve(self, lane: _Lane) -> None:
         """Run the batches of one engine, one after the other."""
@@ -406,9 +416,3 @@ class BatchQueue:
     def _show(self) -> None:
         self._metrics.queue_rows.labels(*self._labels).set(self.waiting_rows)
         self._metrics.queue_device_seconds.labels(*self._labels).set(self._scheduler.device_s)
-
-
-def _ticket(rows: int, urgency: Urgency, now: float) -> Ticket:
-    return Ticket(
-        rows=rows, arrived=now, deadline=urgency.deadline, caller=urgency.caller, priority=urgency.priority
-    )

@@ -770,3 +770,10 @@ async def test_the_curve_is_corrected_when_batches_take_longer_than_they_did() -
         (device,) = stage.queue.devices
         assert device.curve is not None
         assert device.curve.usual_s(1) > 2e-6
+
+
+async def test_how_far_off_the_prediction_was_is_measured_for_each_request() -> None:
+    async with staged(gears=[4]) as stage:
+        stage.engine.let_through(3)
+        await all_through(await stage.call(1, 2), await stage.call(3, 4, 5, 6, 7, 8))
+        assert stage.metric("cardinal_prediction_error_seconds_count") == 2
