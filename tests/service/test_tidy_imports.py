@@ -25,7 +25,7 @@ LAYERS = [
 ]
 LAYER = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 HEAVY = {"openvino", "mindspore", "mindspore_lite", "torch"}
-FORBIDDEN = {"pickle", "shelve", "marshal", "yaml"}  # they run, or may run, what they read
+FORBIDDEN = {"pickle", "shelve", "marshal"}  # they run what they read; of yaml, ruff allows only what is safe
 CHILD = PurePosixPath("service/engines/child")
 CHILD_PYTHON = (3, 7)
 
@@ -228,7 +228,7 @@ def test_an_import_that_is_allowed_is_no_fault(tmp_path: Path, file: str, text: 
             "\nfrom marshal import loads",
             "cli.py:2 imports marshal.loads: it runs what it reads",
         ),
-        ("models/cli.py", "__import__('yaml')", "it runs what it reads"),
+        ("models/cli.py", "__import__('shelve')", "it runs what it reads"),
         ("service/engines/child/wire.py", "import shelve", "it runs what it reads"),
     ],
 )

@@ -1,0 +1,11 @@
+"""The trainer: recipe -> rows and classes -> steps -> checkpoints that `publish` takes.
+
+recipe.py       a YAML file -> Recipe                        (schedules.py: the rate of every step)
+datasets.py     folders, files, or a seed -> pictures and classes
+augmentation.py picture, chance -> row                       (the model's own preprocessing where nothing is random)
+feeding.py      dataset, epoch -> batches in their order     (threads)
+loop.py         the loop                                     (learner.py: what it asks of a framework)
+torch_learner.py, mindspore_learner.py
+savepoints.py   the state of a run <-> a checkpoint file
+evaluation.py   answers and classes -> accuracy, confusion
+"""
