@@ -1,7 +1,6 @@
 import logging
 import random
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,12 +11,12 @@ import pytest
 from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
+from gated import GatedEngine, logits_of
 from service.batching import BatchQueue, Bounds, QueueAnswer, QueuePolicy, Urgency
-from service.bell import Bell
-from service.engines import BatchAnswer, Curve, NotBegun
+from service.engines import BatchAnswer, Curve
 from service.errors import DeadlineExceeded, EngineFault, InvalidInput, Overloaded, ServiceError, Stopping
 from service.metrics import Metrics
-from service.tensors import Logits, Rows
+from service.tensors import Rows
 
 pytestmark = pytest.mark.anyio
 
@@ -29,61 +28,6 @@ ANYBODY = Urgency()
 def rows_of(numbers: Sequence[int]) -> Rows:
     """Make rows (n, 1, 1, 3), each with a number in its three bytes."""
     return np.array(numbers, "<u4").view(np.uint8).reshape(-1, 1, 1, 4)[..., :3]
-
-
-def numbers_in(rows: Rows) -> list[int]:
-    return [int(number) for number in rows.reshape(-1, 3).astype(np.int64) @ (1, 256, 65536)]
-
-
-def logits_of(numbers: Sequence[int]) -> Logits:
-    """Answer each number with itself and its negative; float32 holds all of 24 bits."""
-    return np.array([(number, -number) for number in numbers], np.float32).reshape(-1, 2)
-
-
-class GateEngine:
-    """An engine that runs a batch only when it is let through, and then does as it was told."""
-
-    def __init__(self, curve: Curve) -> None:
-        self.curve = curve
-        self.batches: list[list[int]] = []  # the numbers in the rows of each batch, once it has begun
-        self.gears: list[int] = []
-        self.expected_s: list[float] = []
-        self.errors: deque[Exception] = deque()  # for the next batches, instead of answers
-        self.surplus_rows = 0  # answered above what was asked
-        self.batch_s = 0.5  # what it says that a batch took
-        self._permits = anyio.Semaphore(0)
-        self._bell = Bell()
-        self._is_ready = True
-
-    async def ready(self) -> None:
-        while not self._is_ready:
-            await self._bell.wait()
-
-    async def run(self, batch: Sequence[Rows], gear: int, expected_s: float) -> BatchAnswer:
-        if not self._is_ready:
-            raise NotBegun
-        self.expected_s.append(expected_s)
-        numbers = [number for rows in batch for number in numbers_in(rows)]
-        self.batches.append(numbers)
-        self.gears.append(gear)
-        self._bell.ring()
-        await self._permits.acquire()
-        if self.errors:
-            raise self.errors.popleft()
-        answered = (numbers + [0] * max(0, self.surplus_rows))[: len(numbers) + self.surplus_rows]
-        return BatchAnswer(logits=logits_of(answered), engine_s=self.batch_s)
-
-    def be_ready(self, *, is_ready: bool) -> None:
-        self._is_ready = is_ready
-        self._bell.ring()
-
-    def let_through(self, batches: int = 1) -> None:
-        for _ in range(batches):
-            self._permits.release()
-
-    async def begun(self, batches: int) -> None:
-        while len(self.batches) < batches:
-            await self._bell.wait()
 
 
 @dataclass(eq=False)
@@ -113,7 +57,7 @@ class Caller:
         if self.answer is None:
             return None
         numbers = [int(number) for number in self.answer.logits[:, 0]]
-        assert (self.answer.logits == logits_of(numbers)).all()
+        assert self.answer.logits.tolist() == [logits_of(number) for number in numbers]
         return numbers
 
     @property
@@ -125,7 +69,7 @@ class Stage:
     """A queue that is being served, its engine, its metrics, and a group for callers."""
 
     def __init__(self, tasks: TaskGroup, policy: QueuePolicy, curve: Curve) -> None:
-        self.tasks, self.engine, self.metrics = tasks, GateEngine(curve), Metrics()
+        self.tasks, self.engine, self.metrics = tasks, GatedEngine(curve), Metrics()
         self.queue = BatchQueue([self.engine], policy, self.metrics, ("cats", "3"))
         self.loop = anyio.CancelScope()
         self.loop_ended = anyio.Event()
@@ -604,7 +548,7 @@ async def test_the_gauges_return_to_zero_when_the_loop_is_cut_off() -> None:
         assert stage.metric("cardinal_queue_rows") == 0
 
 
-class RestlessEngine(GateEngine):
+class RestlessEngine(GatedEngine):
     """Takes a random number of turns of the loop for each batch, and fails one in twenty."""
 
     def __init__(self, curve: Curve, chance: random.Random) -> None:
@@ -733,7 +677,7 @@ async def test_a_batch_that_an_engine_could_not_take_is_run_when_it_can() -> Non
 
 async def test_several_engines_share_the_line() -> None:
     curve = Curve.exact({1: 1e-4})
-    engines = [GateEngine(curve), GateEngine(curve)]
+    engines = [GatedEngine(curve), GatedEngine(curve)]
     policy = QueuePolicy(row_shape=(1, 1, 3), bounds=Bounds(max_rows=64, max_device_s=1000))
     queue = BatchQueue(engines, policy, Metrics(), ("cats", "3"))
     with anyio.fail_after(PATIENCE_S):

@@ -10,7 +10,7 @@ from PIL import Image
 from pictures import encoded
 from service.batching import BatchQueue, Bounds, QueuePolicy
 from service.bell import Bell
-from service.engines import BatchAnswer, Curve
+from service.engines import BatchAnswer, Curve, NotBegun
 from service.metrics import Metrics
 from service.tensors import Logits, Rows
 
@@ -37,34 +37,49 @@ def numbers_in(rows: Rows) -> list[int]:
 
 
 class GatedEngine:
-    """Runs nothing before it is let through, and notes what it began to run."""
+    """Runs nothing before it is let through, notes what it began to run, and then does as it was told."""
 
-    def __init__(self) -> None:
+    def __init__(self, curve: Curve | None = None) -> None:
         # More rows cost next to nothing, so that all that waits is one batch.
-        self.curve = Curve.exact({gear: 1e-4 * (1 + gear / 100) for gear in range(1, 9)})
-        self.batches: list[list[int]] = []
+        self.curve = curve or Curve.exact({gear: 1e-4 * (1 + gear / 100) for gear in range(1, 9)})
+        self.batches: list[list[int]] = []  # the numbers in the rows of each batch, once it has begun
+        self.gears: list[int] = []
+        self.expected_s: list[float] = []
         self.errors: deque[Exception] = deque()  # for the next batches, instead of answers
+        self.surplus_rows = 0  # answered above what was asked
+        self.batch_s = 0.001  # what it says that a batch took
         self._permits = anyio.Semaphore(0)
         self._bell = Bell()
+        self._is_ready = True
 
     @property
     def ran(self) -> list[int]:
         return [number for batch in self.batches for number in batch]
 
     async def ready(self) -> None:
-        return
+        while not self._is_ready:
+            await self._bell.wait()
 
     async def run(self, batch: Sequence[Rows], gear: int, expected_s: float) -> BatchAnswer:
+        if not self._is_ready:
+            raise NotBegun
         numbers = [number for rows in batch for number in numbers_in(rows)]
         assert len(numbers) <= gear
         assert expected_s > 0
         self.batches.append(numbers)
+        self.gears.append(gear)
+        self.expected_s.append(expected_s)
         self._bell.ring()
         await self._permits.acquire()
         if self.errors:
             raise self.errors.popleft()
-        logits: Logits = np.array([logits_of(number) for number in numbers], np.float32)
-        return BatchAnswer(logits=logits, engine_s=0.001)
+        answered = (numbers + [0] * max(0, self.surplus_rows))[: len(numbers) + self.surplus_rows]
+        logits: Logits = np.array([logits_of(number) for number in answered], np.float32).reshape(-1, 2)
+        return BatchAnswer(logits=logits, engine_s=self.batch_s)
+
+    def be_ready(self, *, is_ready: bool) -> None:
+        self._is_ready = is_ready
+        self._bell.ring()
 
     def let_through(self, batches: int = 1) -> None:
         for _ in range(batches):
