@@ -2,7 +2,6 @@ import functools
 import json
 import operator
 import re
-from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -260,18 +259,10 @@ def test_several_faults_are_told_at_once() -> None:
     assert "temperature is missing" in fault
 
 
-def _with_other_scores(change: Callable[[list[float]], list[float]]) -> bytes:
-    scores = json.loads(TEXT)["golden"]["samples"][1]["scores"]
-    return _changed("golden.samples.1.scores", change(scores))
-
-
-@pytest.mark.parametrize(
-    ("change", "count"), [(lambda s: s[:-1], 9), (lambda s: [*s, 0.0], 11), (lambda _: [], 0)], ids=str
-)
-def test_scores_that_are_not_as_many_as_classes_are_named(
-    change: Callable[[list[float]], list[float]], count: int
-) -> None:
-    fault = _fault(_with_other_scores(change))
+@pytest.mark.parametrize("count", [9, 11, 0])
+def test_scores_that_are_not_as_many_as_classes_are_named(count: int) -> None:
+    scores = [*json.loads(TEXT)["golden"]["samples"][1]["scores"], 0.0]
+    fault = _fault(_changed("golden.samples.1.scores", scores[:count]))
     assert fault == f"golden.samples[1].scores has {count} values; 10 are needed"
 
 
