@@ -33,16 +33,18 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # gen
     async def Watch(  # noqa: N802 - the name in the contract
         self, request: health_pb2.HealthCheckRequest, context: "grpc.aio.ServicerContext[object, object]"
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-        """Tell the state of a service now and at each change, until the call or the server ends."""
+        """Tell the state of a service now and at each change, the end of the server included, until then."""
         del context
         told = None
-        while not self._health.is_over:
-            change = self._health.bell.next()
+        is_over = False
+        while not is_over:
+            change, is_over = self._health.bell.next(), self._health.is_over
             status = self._status(request.service)
             if status != told:
                 told = status
                 yield _Status(status=status)
-            await change.wait()
+            if not is_over:
+                await change.wait()
 
     def _status(self, service: str) -> int:
         if service in self._server_names:

@@ -8,12 +8,14 @@ from pathlib import Path
 import anyio
 import psutil
 import pytest
+from grpc_health.v1 import health_pb2
 
 from options import serving_options
 from service.bell import Bell
 from service.health import Health
 from service.metrics import Metrics
 from service.repository import Repository
+from service.rpc.health import HealthService
 from serving import DEMO
 
 pytestmark = pytest.mark.anyio
@@ -133,6 +135,18 @@ async def test_the_bell_rings_when_the_stop_begins_and_when_those_who_watch_shou
             await anyio.lowlevel.checkpoint()
             health.end()
     assert heard == [(True, False), (True, True)]
+
+
+async def test_a_watcher_is_told_of_a_stop_that_is_over_before_it_looks(tmp_path: Path) -> None:
+    health, repository = health_of(tmp_path, [])
+    service, asked = HealthService(health, repository, frozenset({""})), health_pb2.HealthCheckRequest()
+    early = service.Watch(asked, None)
+    with anyio.fail_after(PATIENCE_S):
+        assert (await anext(early)).status == health_pb2.HealthCheckResponse.SERVING
+        health.begin_to_stop()
+        health.end()
+        for watch in (early, service.Watch(asked, None)):
+            assert [told.status async for told in watch] == [health_pb2.HealthCheckResponse.NOT_SERVING]
 
 
 async def test_a_bell_wakes_all_who_wait_and_nobody_who_comes_later() -> None:
