@@ -1,5 +1,9 @@
-"""The one error that the package raises on purpose: its sentence is meant for the person who asked."""
+"""The errors that the package raises on purpose: their sentences are meant for the person who asked."""
 
 
 class InvalidValueError(ValueError):
     """A value that was given cannot be used; the message says which, what it is, and what is allowed."""
+
+
+class TrainingFailedError(Exception):
+    """A training cannot go on; the message says at which step, why, and what is left of it."""

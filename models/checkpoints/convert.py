@@ -23,7 +23,7 @@ _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.|network\.)+")
 
 # Beside the weights of the same network: states of optimizers and averages, counters, schedules.
 _NO_WEIGHTS = re.compile(
-    r"(?:moments?|moment[12]|accum|stat|vhat|mean_square|mean_gradient|prev_gradient|ema)\..*"
+    r"(?:raw|moments?|moment[12]|accum|stat|vhat|mean_square|mean_gradient|prev_gradient|ema)\..*"
     r"|(?:.*\.)?num_batches_tracked"
     r"|(?:global|current|epoch|step)_(?:step|epoch|num)|epoch|step|momentum|learning_rate|lr"
     r"|beta[12]_power|loss_scale|scale_sense|scale|current_iterator_step|last_overflow_iterator_step"

@@ -69,10 +69,15 @@ def write_checkpoint(path: Path, weights: Weights) -> None:
     writer = _WRITERS.get(path.suffix)
     if writer is None:
         raise InvalidValueError(f"{path} ends in {path.suffix!r}; allowed are {', '.join(_WRITERS)}")
+    write_whole(path, lambda file: writer(file, weights))
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file through a function; whatever was there is replaced at once, or stays."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as file:
-            writer(file, weights)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

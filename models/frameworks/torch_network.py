@@ -3,7 +3,9 @@
 planes (n, 3, side, side) float32, normalised -> logits (n, classes)
 """
 
+from functools import reduce
 from itertools import islice
+from operator import add
 
 import numpy as np
 import torch
@@ -118,11 +120,20 @@ class SelectiveKernel(nn.Module):
 
     def forward(self, branches: list[Tensor]) -> Tensor:  # m of (n, c, h, w)
         """Return the mixture, (n, c, h, w)."""
-        maps = torch.stack(branches, dim=1)  # (n, m, c, h, w)
-        z = self.fuse(maps.sum(1).mean((2, 3)))  # (n, d)
+        z = self.fuse(_sum([branch.mean((2, 3)) for branch in branches]))  # (n, d)
         z = self.norm(z).relu() if self.norm else z
         shares = torch.stack([select(z) for select in self.select], dim=1).softmax(1)  # (n, m, c)
-        return (maps * shares[..., None, None]).sum(1)
+        return _sum(
+            [
+                branch * share[..., None, None]
+                for branch, share in zip(branches, shares.unbind(1), strict=True)
+            ]
+        )
+
+
+def _sum(maps: list[Tensor]) -> Tensor:
+    """Return the sum; of a stack it would be slower, since that has no channels that come last."""
+    return reduce(add, maps)
 
 
 def _convolution(layer: Convolution) -> nn.Conv2d:

@@ -93,8 +93,15 @@ class Learner(Protocol):
     def world(self) -> World:
         """Return the processes that train together."""
 
+    @property
+    def loss_scale(self) -> LossScale:
+        """Return by what the loss is multiplied now."""
+
     def step(self, batches: Sequence[Batch], rate: float) -> Step:
         """Take one step on the mean gradient of these batches, of equal size, on all devices."""
+
+    def agree(self) -> None:
+        """Give all devices the same norm statistics, the mean of theirs; before answers or a state are taken."""
 
     def logits(self, rows: Rows) -> Logits:
         """Return the answers of the weights that are published, in float32 and without learning from the rows."""

@@ -181,7 +181,7 @@ class Recipe(_Strict):
     epochs: Count
     batch: Count
     accumulate: Count = 1
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     schedule: Annotated[Schedule, Field(discriminator="kind")]
     optimizer: Optimizer = field(default_factory=Optimizer)
     label_smoothing: Share = 0.0

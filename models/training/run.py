@@ -1,0 +1,171 @@
+"""Start a training, or take it up again: recipe, framework, device and a folder -> a trained network in that folder.
+
+The folder holds recipe.yaml, log.jsonl and checkpoints/: the last ones, named by epochs and steps, and the best.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from models.checkpoints import Wish, import_weights, read_checkpoint
+from models.errors import InvalidValueError
+from models.initial import initial_weights
+from models.networks import Network
+from models.training.datasets import Dataset, open_dataset
+from models.training.feeding import Feed
+from models.training.learner import Learner
+from models.training.loop import Training, train
+from models.training.recipe import Recipe, as_document
+from models.training.savepoints import Position, Savepoint, Shelf, read_savepoint
+from models.training.watching import JsonLines, Watcher
+from models.weights import Array, Weights
+
+Framework: TypeAlias = Literal["torch", "mindspore"]
+
+_LEARNERS: dict[Framework, str] = {
+    "torch": "models.training.torch_learner",
+    "mindspore": "models.training.mindspore_learner",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is asked for; `device` is auto, cpu, gpu or npu."""
+
+    recipe: Recipe
+    framework: Framework
+    device: str
+    folder: Path
+    is_resumed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What a training came to."""
+
+    best: Path | None
+    newest: Path | None
+    top1: float | None
+
+
+def run(order: Order) -> Ended:
+    """Train to the end of the recipe.
+
+    Raises InvalidValueError before the first step, for what cannot be used; TrainingFailedError after it.
+    """
+    recipe, network = order.recipe, order.recipe.network.describe()
+    shelf = Shelf(order.folder / "checkpoints", recipe.checkpoints.keep)
+    point = _resumed(order, shelf)
+    pictures = open_dataset(recipe.data, "train", seed=recipe.seed, classes=network.classes)
+    evaluation = _evaluation(recipe, network, pictures)
+    weights = point.state.weights if point else _first_weights(recipe, network)
+    learner = _build(order, weights)
+    try:
+        if point:
+            _check_devices(point, learner)
+            learner.restore(point.state)
+        position = point.position if point else Position()
+        feed = Feed(recipe, pictures, learner.world)
+        watchers = (
+            _watchers(order, position.epoch * feed.steps + position.step) if learner.world.rank == 0 else ()
+        )
+        training = Training(
+            recipe=recipe,
+            learner=learner,
+            feed=feed,
+            labels=pictures.names,
+            evaluation=evaluation,
+            shelf=shelf,
+            watchers=watchers,
+        )
+        try:
+            position = train(training, position)
+        finally:
+            for watcher in watchers:
+                watcher.close()
+    finally:
+        learner.world.close()
+    return Ended(best=shelf.best(), newest=shelf.newest(), top1=position.best_top1)
+
+
+def _watchers(order: Order, steps: int) -> Sequence[Watcher]:
+    (order.folder / "recipe.yaml").write_text(order.recipe.text(), encoding="utf-8")
+    return (JsonLines(order.folder / "log.jsonl", resumed_at=steps),)
+
+
+def _resumed(order: Order, shelf: Shelf) -> Savepoint | None:
+    """Return where the run in the folder stood; refuse to go on with another recipe, or over another run."""
+    newest = shelf.newest()
+    if not order.is_resumed:
+        if newest:
+            raise InvalidValueError(
+                f"{order.folder} holds a run with the checkpoint {newest.name}; go on with it by --resume,"
+                " or choose another --output"
+            )
+        return None
+    if newest is None:
+        return None
+    point = read_savepoint(newest)
+    then, now = as_document(point.recipe), as_document(order.recipe)
+    changed = [f"{key} was {then[key]} and is {now[key]}" for key in now if then[key] != now[key]]
+    if changed:
+        raise InvalidValueError(
+            f"the run in {order.folder} had another recipe: {'; '.join(changed)};"
+            " allowed is the same one, or a new run with start.checkpoint"
+        )
+    return point
+
+
+def _check_devices(point: Savepoint, learner: Learner) -> None:
+    if point.devices != learner.world.size:
+        raise InvalidValueError(
+            f"the run was on {point.devices} devices and is resumed on {learner.world.size}; allowed are as many,"
+            " or a new run with start.checkpoint"
+        )
+
+
+def _evaluation(recipe: Recipe, network: Network, pictures: Dataset) -> Dataset | None:
+    if recipe.data.format != "synthetic" and not recipe.data.evaluation:
+        return None
+    evaluation = open_dataset(recipe.data, "evaluation", seed=recipe.seed, classes=network.classes)
+    if evaluation.names != pictures.names:
+        differing = sorted(set(evaluation.names) ^ set(pictures.names))
+        raise InvalidValueError(
+            f"{recipe.data.evaluation} and {recipe.data.train} have different classes: {', '.join(differing)}"
+            " are in one of them; allowed are the same in both"
+        )
+    return evaluation
+
+
+def _first_weights(recipe: Recipe, network: Network) -> dict[str, Array]:
+    drawn = initial_weights(network, recipe.start.initial(network.name), recipe.seed)
+    if not recipe.start.checkpoint:
+        return drawn
+    path = Path(recipe.start.checkpoint)
+    classes = None if recipe.start.replaces_head else network.classes
+    imported = import_weights(
+        read_checkpoint(path), Wish(network=network.name, classes=classes, width=network.width)
+    )
+    pools = {dialect.stem_pool for dialect in imported.dialects} - {None}
+    if len(pools) == 1 and network.stem_pool not in pools:
+        raise InvalidValueError(
+            f"start.checkpoint is {path}, whose stem pools {pools.pop()}, and network.stem_pool is"
+            f" {network.stem_pool}; allowed is the same"
+        )
+    if not recipe.start.replaces_head:
+        return imported.weights
+    return imported.weights | {name: drawn[name] for name in ("fc.weight", "fc.bias")}
+
+
+def _build(order: Order, weights: Weights) -> Learner:
+    try:
+        learner: Learner = import_module(_LEARNERS[order.framework]).build(
+            order.recipe, weights, device=order.device
+        )
+    except ModuleNotFoundError as error:
+        raise InvalidValueError(
+            f"framework is {order.framework}, but {error.name} is not installed; see README.md, To train"
+        ) from error
+    return learner

@@ -1,0 +1,159 @@
+"""Put a training aside and take it up again: Savepoint <-> a checkpoint file, and the folder that holds them.
+
+A file is a safetensors file whose tensors of the network have their own names, so that whatever reads checkpoints
+reads it: `raw.` and `moments.` are put before the rest. Its metadata say where the training stood.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from models.checkpoints.files import write_whole
+from models.errors import InvalidValueError
+from models.training.learner import LossScale, State
+from models.training.recipe import Recipe, as_document, parse_recipe
+from models.weights import Array
+
+SUFFIX = ".safetensors"
+BEST = f"best{SUFFIX}"
+_KEY = "cardinal.training"
+_RAW, _VELOCITY = "raw.", "moments."  # the second is MindSpore's word
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """What was measured on the evaluation set, as shares of its `n` pictures."""
+
+    top1: float
+    top5: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Whole epochs, steps of the next one, the sum of its losses and how many; the best accuracy until there."""
+
+    epoch: int = 0
+    step: int = 0
+    losses: float = 0.0
+    counted: int = 0
+    best_top1: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Savepoint:
+    """A training at a moment; `accuracy` is that of these very weights, where it was measured."""
+
+    recipe: Recipe
+    framework: str
+    labels: tuple[str, ...]
+    devices: int
+    position: Position
+    accuracy: Accuracy | None
+    state: State
+
+
+def write_savepoint(path: Path, point: Savepoint) -> None:
+    """Write a file that appears at once, or not at all."""
+    tensors = {
+        **point.state.weights,
+        **_prefixed(_RAW, point.state.raw),
+        **_prefixed(_VELOCITY, point.state.velocities),
+    }
+    scale, position, accuracy = point.state.loss_scale, point.position, point.accuracy
+    about = {
+        "recipe": as_document(point.recipe),
+        "framework": point.framework,
+        "labels": point.labels,
+        "devices": point.devices,
+        "position": {
+            "epoch": position.epoch,
+            "step": position.step,
+            "losses": position.losses.hex(),
+            "counted": position.counted,
+            "best_top1": position.best_top1,
+        },
+        "accuracy": accuracy and {"top1": accuracy.top1, "top5": accuracy.top5, "n": accuracy.n},
+        "loss_scale": {"factor": scale.factor, "steady_steps": scale.steady_steps},
+    }
+    content = save(tensors, {"format": "pt", _KEY: json.dumps(about)})
+    write_whole(path, lambda file: file.write(content))
+
+
+def read_savepoint(path: Path) -> Savepoint:
+    """Return what a file of a training holds; raises InvalidValueError for damage, and for any other checkpoint."""
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            tensors: dict[str, Array] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    except SafetensorError as error:
+        raise InvalidValueError(f"checkpoint {path} is damaged: {error}") from error
+    if _KEY not in metadata:
+        raise InvalidValueError(
+            f"checkpoint {path} is none of a training: it holds weights, and not where it stood"
+        )
+    return _savepoint(json.loads(metadata[_KEY]), tensors, path)
+
+
+class Shelf:
+    """The folder of a run's checkpoints: the last few and the best one."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._keep = folder, keep
+
+    def put(self, point: Savepoint, *, is_best: bool) -> Path:
+        """Write a checkpoint, name it the best if it is, and only then remove the oldest ones."""
+        path = self._folder / f"{point.position.epoch:04d}-{point.position.step:06d}{SUFFIX}"
+        write_savepoint(path, point)
+        if is_best:
+            link = self._folder / f".{BEST}"
+            link.unlink(missing_ok=True)
+            link.symlink_to(path.name)
+            link.replace(self._folder / BEST)
+        for old in self.paths()[: -self._keep]:
+            if old != self.best():
+                old.unlink(missing_ok=True)
+        return path
+
+    def paths(self) -> list[Path]:
+        """Return the checkpoints, oldest first."""
+        return sorted(path for path in self._folder.glob(f"[0-9]*-[0-9]*{SUFFIX}"))
+
+    def newest(self) -> Path | None:
+        """Return the last checkpoint."""
+        return next(reversed(self.paths()), None)
+
+    def best(self) -> Path | None:
+        """Return the best checkpoint, by its own name."""
+        link = self._folder / BEST
+        return self._folder / link.readlink() if link.is_symlink() else None
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    return {f"{prefix}{name}": array for name, array in tensors.items()}
+
+
+def _savepoint(about: dict[str, Any], tensors: dict[str, Array], path: Path) -> Savepoint:
+    def with_prefix(prefix: str) -> dict[str, Array]:
+        names = [name for name in tensors if name.startswith(prefix)]
+        return {name.removeprefix(prefix): tensors.pop(name) for name in names}
+
+    position = about["position"] | {"losses": float.fromhex(about["position"]["losses"])}
+    raw, velocities = with_prefix(_RAW), with_prefix(_VELOCITY)
+    return Savepoint(
+        recipe=parse_recipe(about["recipe"], where=f"in {path}"),
+        framework=about["framework"],
+        labels=tuple(about["labels"]),
+        devices=about["devices"],
+        position=Position(**position),
+        accuracy=about["accuracy"] and Accuracy(**about["accuracy"]),
+        state=State(
+            weights=tensors, raw=raw, velocities=velocities, loss_scale=LossScale(**about["loss_scale"])
+        ),
+    )
