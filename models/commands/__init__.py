@@ -1,0 +1,11 @@
+"""The commands of `cardinal-models`: one file a group of them, in the order in which help lists them."""
+
+from models.commands.checkpoints import CONVERT, EXPORT, INSPECT
+from models.commands.command import Command
+from models.commands.compilation import ADD_ARTIFACT, COMPILE, STRIP
+from models.commands.networks import INFO
+from models.commands.publishing import PUBLISH
+
+COMMANDS = (INFO, INSPECT, CONVERT, EXPORT, PUBLISH, COMPILE, ADD_ARTIFACT, STRIP)
+
+__all__ = ["COMMANDS", "Command"]

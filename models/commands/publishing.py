@@ -1,0 +1,107 @@
+"""The command that publishes bundles."""
+
+import argparse
+from pathlib import Path
+from typing import Literal
+
+from models.bundle import Source, bundle, untrained_source
+from models.checkpoints import Wish
+from models.checkpoints.source import trained
+from models.commands.arguments import NETWORK_NAMES, add_preprocessing, gears_of, preprocessing_of
+from models.commands.command import Command
+from models.errors import InvalidValueError
+from models.frameworks.forward import Forward, forward_of, installed_forward
+from models.lite import VARIABLE, add_lite, find_interpreter
+from models.networks import Network, describe
+from models.publish import drafted, write_files
+
+
+def _add_publish(publish: argparse.ArgumentParser) -> None:
+    publish.add_argument("--network", required=True, help=f"one of {NETWORK_NAMES}")
+    weights = publish.add_mutually_exclusive_group(required=True)
+    weights.add_argument("--untrained", action="store_true", help="with random weights")
+    weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="with the weights of FILE")
+    publish.add_argument("--seed", type=int, default=1, help="of the random weights, 1 by default")
+    publish.add_argument(
+        "--stem-pool", choices=["ceil", "padded"], help="where the names in FILE do not tell it"
+    )
+    publish.add_argument(
+        "--width", type=float, metavar="W", help="multiplier of channels and groups; 1, or seen in FILE"
+    )
+    labels = publish.add_mutually_exclusive_group()
+    labels.add_argument("--classes", type=int, metavar="N", help="number the classes instead of naming them")
+    labels.add_argument("--labels", type=Path, metavar="FILE", help="one label a line, as many as classes")
+    publish.add_argument("--input-size", type=int, default=224, metavar="SIDE", help="224 by default")
+    add_preprocessing(publish)
+    publish.add_argument(
+        "--golden",
+        choices=["pytorch", "mindspore", "onnx"],
+        help="what computes the golden samples; by default the framework that trained, or one that is installed",
+    )
+    publish.add_argument("--repository", type=Path, required=True, help="folder of the models")
+    publish.add_argument("--model", metavar="NAME", help="the network's name by default")
+    publish.add_argument("--version", type=int, metavar="N", help="the newest plus one by default")
+    publish.add_argument(
+        "--lite-gears",
+        default="1,4",
+        metavar="N,...",
+        help="batch sizes for MindSpore Lite on a CPU, where a Python with it is found; 1,4 by default, or none",
+    )
+
+
+def _publish(arguments: argparse.Namespace) -> str:
+    lite_gears = () if arguments.lite_gears == "none" else gears_of(arguments.lite_gears)
+    labels = None if arguments.labels is None else _read_labels(arguments.labels)
+    classes = arguments.classes if labels is None else len(labels)
+    network, source = _network_and_source(arguments, classes)
+    files = bundle(
+        network,
+        source,
+        labels=labels or [f"class {index}" for index in range(network.classes)],
+        preprocessing=preprocessing_of(arguments),
+        forward=_forward(arguments.golden, source.provenance.framework),
+    )
+    lite = find_interpreter() if lite_gears else None
+    with drafted(arguments.repository, arguments.model or network.name, arguments.version) as draft:
+        write_files(draft.folder, files)
+        files.clear()  # the graph is on disk now, and its memory needed
+        if lite:
+            add_lite(draft.folder, lite, lite_gears)
+    size_mb = sum(path.stat().st_size for path in draft.target.rglob("*") if path.is_file()) / 1e6
+    origin = "untrained" if arguments.checkpoint is None else f"weights of {arguments.checkpoint}"
+    what = f"{network.name}, {origin}, {network.classes} classes, {size_mb:.1f} MB"
+    published = f"published {draft.target}: {what}"
+    if lite is None and lite_gears:
+        return f"{published}; without MindSpore Lite, for which no Python was found: see {VARIABLE}"
+    return published
+
+
+def _network_and_source(arguments: argparse.Namespace, classes: int | None) -> tuple[Network, Source]:
+    if arguments.checkpoint is None:
+        width = 1.0 if arguments.width is None else arguments.width
+        network = describe(arguments.network, classes=classes, width=width)
+        return network, untrained_source(network, arguments.seed)
+    wish = Wish(network=arguments.network, classes=classes, width=arguments.width)
+    found = trained(arguments.checkpoint, wish, stem_pool=arguments.stem_pool)
+    return found.network, found.source
+
+
+def _forward(wish: Literal["pytorch", "mindspore", "onnx"] | None, trained_by: str | None) -> Forward | None:
+    if wish is None:
+        return installed_forward(trained_by)
+    return None if wish == "onnx" else forward_of(wish)
+
+
+def _read_labels(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InvalidValueError(f"labels file {file} is not UTF-8 text") from error
+
+
+PUBLISH = Command(
+    name="publish",
+    help="write a bundle into a model repository",
+    add_arguments=_add_publish,
+    run=_publish,
+)
