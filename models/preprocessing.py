@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -58,11 +59,9 @@ class Preprocessing:
         left, top = (width - self.crop) // 2, (height - self.crop) // 2
         pixels = image.convert("RGB")
         if not self.antialias:
-            return _interpolated(
-                np.asarray(pixels),
-                _between(image.width, width, left + np.arange(self.crop)),
-                _between(image.height, height, top + np.arange(self.crop)),
-            )
+            across = _between(image.width, width, left, self.crop, channels=3)
+            down = _between(image.height, height, top, self.crop)
+            return _interpolated(np.asarray(pixels), across, down)
         filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
         resized = pixels.resize((width, height), filters[self.interpolation])
         return np.asarray(resized.crop((left, top, left + self.crop, top + self.crop)))
@@ -82,34 +81,40 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class _Between:
-    """Between which two pixels of an axis the wanted ones lie, and how far."""
+    """Between which two values of an axis the wanted ones lie, and how far."""
 
     before: NDArray[np.intp]
     after: NDArray[np.intp]
-    share: NDArray[np.float64]  # of the pixel after
+    share: NDArray[np.float64]  # of the value after
+    rest: NDArray[np.float64]
 
 
-def _between(length: int, resized: int, wanted: NDArray[np.integer]) -> _Between:
-    """Return where pixels of an axis lie that is resized from the first length to the second."""
-    centres = (wanted + 0.5) * length / resized - 0.5
+@lru_cache(maxsize=64)  # pictures of one size, as CIFAR-10's, ask the same each time
+def _between(length: int, resized: int, start: int, count: int, *, channels: int = 1) -> _Between:
+    """Return where so many pixels from `start` lie on an axis that is resized, with its channels side by side."""
+    centres = (start + np.arange(count) + 0.5) * length / resized - 0.5
     before = np.floor(centres).astype(np.intp)
-    return _Between(before.clip(0, length - 1), (before + 1).clip(0, length - 1), centres - before)
+    at, after = (
+        (channels * index.clip(0, length - 1)[:, np.newaxis] + np.arange(channels)).ravel()
+        for index in (before, before + 1)
+    )
+    share = (centres - before).repeat(channels)
+    return _Between(at, after, share, 1 - share)
 
 
 def _interpolated(pixels: NDArray[np.uint8], across: _Between, down: _Between) -> NDArray[np.uint8]:
     """Return each wanted pixel from the four around it.
 
-    Pixels of a line lie flat, (height, width * 3): loops over three channels alone would take five times as long.
+    Pixels of a line lie flat, (height, width * 3), because loops over three channels alone take five times as long;
+    and in place, because the system is asked for the memory of each large array anew.
     """
     flat = pixels.reshape(len(pixels), -1)
-    left, right = (
-        (3 * index[:, np.newaxis] + np.arange(3)).ravel() for index in (across.before, across.after)
-    )
-    share = across.share.repeat(3)
-    lines = flat.take(left, axis=1) * (1 - share) + flat.take(right, axis=1) * share
-    share = down.share[:, np.newaxis]
-    wanted = lines[down.before] * (1 - share) + lines[down.after] * share
-    return np.rint(wanted).astype(np.uint8).reshape(len(down.share), len(across.share), 3)
+    lines = flat.take(across.before, axis=1) * across.rest + flat.take(across.after, axis=1) * across.share
+    wanted, below = lines[down.before], lines[down.after]
+    wanted *= down.rest[:, np.newaxis]
+    below *= down.share[:, np.newaxis]
+    wanted += below
+    return np.rint(wanted, out=wanted).astype(np.uint8).reshape(len(wanted), -1, pixels.shape[2])
 
 
 def standard_preprocessing(input_size: int) -> Preprocessing:
