@@ -1,11 +1,14 @@
 """Start a training, or take it up again: recipe, framework, device and a folder -> a trained network in that folder.
 
-The folder holds recipe.yaml, log.jsonl and checkpoints/: the last ones, named by epochs and steps, and the best.
+The folder holds recipe.yaml, log.jsonl, tensorboard/, and checkpoints/: the last ones, named by epochs and steps, and
+the best.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -17,6 +20,7 @@ from models.training.datasets import Dataset, open_dataset
 from models.training.feeding import Feed
 from models.training.learner import Learner
 from models.training.loop import Training, train
+from models.training.progress import Progress
 from models.training.recipe import Recipe, as_document
 from models.training.savepoints import Position, Savepoint, Shelf, read_savepoint
 from models.training.watching import JsonLines, Watcher
@@ -92,7 +96,15 @@ def run(order: Order) -> Ended:
 
 def _watchers(order: Order, steps: int) -> Sequence[Watcher]:
     (order.folder / "recipe.yaml").write_text(order.recipe.text(), encoding="utf-8")
-    return (JsonLines(order.folder / "log.jsonl", resumed_at=steps),)
+    watchers: list[Watcher] = [
+        JsonLines(order.folder / "log.jsonl", resumed_at=steps),
+        Progress(sys.stderr),
+    ]
+    if find_spec("tensorboardX"):
+        from models.training.tensorboard import TensorBoard  # noqa: PLC0415 - an extra
+
+        watchers.append(TensorBoard(order.folder / "tensorboard", resumed_at=steps))
+    return watchers
 
 
 def _resumed(order: Order, shelf: Shelf) -> Savepoint | None:
