@@ -2,6 +2,7 @@
 
 engine.py    one engine for as long as its model is served, whatever happens to its process
 process.py   one life of one process
+talk.py      the socket to it
 order.py     what a process is to load, and how
 curve.py     how long its batches take
 measure.py   how that is found out

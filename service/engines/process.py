@@ -3,6 +3,7 @@
 rows -> shared memory + RUN -> child -> DONE + shared memory -> logits
 """
 
+import asyncio
 import fcntl
 import json
 import logging
@@ -10,7 +11,7 @@ import mmap
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -21,6 +22,7 @@ import numpy as np
 from service.engines.child import wire
 from service.engines.order import EngineOrder
 from service.engines.program import Program
+from service.engines.talk import Talk
 from service.errors import EngineFault
 from service.logs import fields
 from service.tensors import Logits, Rows
@@ -62,7 +64,7 @@ class EngineProcess:
         self.about = ""
         self.is_lost = False  # its state is unknown: it must not be given another batch
         self.order = order
-        self._program, self._talk = program, talk
+        self._program, self._talk = program, Talk(talk)
         side, rows, classes = order.side, order.max_rows, order.classes
         images = np.frombuffer(memory, np.uint8, rows * side * side * 3)
         self._images = images.reshape(rows, side, side, 3)
@@ -82,7 +84,6 @@ class EngineProcess:
                 os.ftruncate(memory_fd, _output_offset(order) + order.max_rows * order.classes * 4)
                 fcntl.fcntl(memory_fd, fcntl.F_ADD_SEALS, _SEALS)
                 memory = mmap.mmap(memory_fd, 0)
-                talk.setblocking(False)
                 descriptors = (their_talk.fileno(), memory_fd)
                 words = [order.python, str(CHILD), *map(str, descriptors), str(os.getpid())]
                 program = Program(words, descriptors)
@@ -102,12 +103,14 @@ class EngineProcess:
         Raises:
             EngineFault: the process refused, ended, or took too long.
         """
-        async with self._exchange("loaded its model", self.order.load_timeout_s):
-            hello = json.loads((await self._receive(wire.HELLO)).text)
+        limit_s = self.order.load_timeout_s
+        until = asyncio.get_running_loop().time() + limit_s
+        async with self._told("loaded its model", limit_s):
+            hello = json.loads((await self._heard(wire.HELLO, until)).text)
             if hello["protocol"] != wire.PROTOCOL:
                 raise wire.ProtocolError(f"protocol {hello['protocol']}, not {wire.PROTOCOL}")
-            self._talk.send(wire.pack(wire.Packet(wire.LOAD, text=self.order.packed())))
-            self.about = str(json.loads((await self._receive(wire.LOADED)).text)["about"])
+            self._talk.ask(wire.pack(wire.Packet(wire.LOAD, text=self.order.packed())))
+            self.about = str(json.loads((await self._heard(wire.LOADED, until)).text)["about"])
 
     async def run(self, batch: Sequence[Rows], gear: int, expected_s: float | None = None) -> BatchAnswer:
         """Run the rows of `batch` as one batch of size `gear`, padded with the last row.
@@ -119,16 +122,18 @@ class EngineProcess:
             NotBegun: the process was gone before.
         """
         rows = self._write(batch, gear)
-        async with self._exchange(
-            "ran this request's batch", patience_s(self.order.run_timeout_s, expected_s)
-        ):
-            try:
-                self._talk.send(wire.pack(wire.Packet(wire.RUN, rows=gear)))
-                done = await self._receive(wire.DONE)
-            except (BrokenPipeError, ConnectionResetError) as error:  # the packet was never read
-                raise NotBegun from error
+        limit_s = patience_s(self.order.run_timeout_s, expected_s)
+        try:
+            self._talk.ask(wire.pack(wire.Packet(wire.RUN, gear)))
+            done = await self._heard(wire.DONE, asyncio.get_running_loop().time() + limit_s)
             if done.rows != gear:
                 raise wire.ProtocolError(f"{done.rows} rows, not {gear}")
+        except (BrokenPipeError, ConnectionResetError) as error:  # the packet was never read
+            self.kill()
+            raise NotBegun from error
+        except BaseException:
+            async with self._told("ran this request's batch", limit_s):
+                raise
         return BatchAnswer(logits=self._logits[:rows].copy(), engine_s=done.nanoseconds / 1e9)
 
     async def ended(self) -> str:
@@ -139,12 +144,10 @@ class EngineProcess:
         """Have the process end itself, by force if it does not. A batch that runs fails."""
         with anyio.CancelScope(shield=True):
             self.is_lost = True
-            with suppress(OSError):  # not connected any more
-                self._talk.shutdown(socket.SHUT_RDWR)
+            self._talk.hang_up()
             with anyio.move_on_after(_TIME_TO_END_S):
                 await self.ended()
             await self._program.close()
-            anyio.notify_closing(self._talk)
             self._talk.close()
 
     def kill(self) -> None:
@@ -163,15 +166,12 @@ class EngineProcess:
         for part in batch:
             self._images[rows : rows + len(part)] = part
             rows += len(part)
-        self._images[rows:gear] = self._images[rows - 1]
+        if rows < gear:
+            self._images[rows:gear] = self._images[rows - 1]
         return rows
 
-    async def _receive(self, kind: int) -> wire.Packet:
-        await anyio.wait_readable(self._talk)
-        data = self._talk.recv(wire.LONGEST_PACKET)
-        if not data:
-            raise EOFError
-        packet = wire.unpack(data)
+    async def _heard(self, kind: int, until: float) -> wire.Packet:
+        packet = wire.unpack(await self._talk.hear(until))
         if packet.kind == wire.FAIL:
             raise Refused(f"the engine refused: {packet.text}")
         if packet.kind != kind:
@@ -179,18 +179,17 @@ class EngineProcess:
         return packet
 
     @asynccontextmanager
-    async def _exchange(self, doing: str, timeout_s: float) -> AsyncIterator[None]:
+    async def _told(self, doing: str, limit_s: float) -> AsyncIterator[None]:
         """Translate whatever goes wrong in talking to the process; kill it where its state is unknown."""
         try:
-            with anyio.fail_after(timeout_s):
-                yield
+            yield
         except EngineFault:  # its own words; it is well
             raise
         except TimeoutError:
             self.kill()
-            sentence = f"the engine process was killed: no answer for {timeout_s:g} s while it {doing}"
+            sentence = f"the engine process was killed: no answer for {limit_s:g} s while it {doing}"
             raise EngineFault(sentence) from None
-        except (EOFError, OSError, anyio.ClosedResourceError) as error:
+        except (EOFError, OSError) as error:
             self.is_lost = True
             with anyio.move_on_after(_TIME_TO_EXIT_S):  # it may be on its way out: then that is the news
                 await self.ended()

@@ -16,7 +16,7 @@ from service.errors import EngineFault
 from service.metrics import Metrics
 from service.tensors import Rows
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class LogWatch(logging.Handler):

@@ -43,7 +43,7 @@ def main() -> None:
         return
     _say(talk, wire.LOADED, text=json.dumps({"about": engine.about}))
     while True:
-        data = talk.recv(wire.LONGEST_PACKET)
+        data = talk.recv(wire.SHORTEST_PACKET)
         if not data:
             return
         _run(talk, engine, images, logits, wire.unpack(data).rows)
@@ -84,7 +84,7 @@ def _die_with(parent_pid: int) -> None:
 
 
 def _say(talk: socket.socket, kind: int, rows: int = 0, nanoseconds: int = 0, text: str = "") -> None:
-    talk.sendall(wire.pack(wire.Packet(kind, rows, nanoseconds, text)))
+    talk.send(wire.pack(wire.Packet(kind, rows, nanoseconds, text)))
 
 
 def _sentence(error: Exception) -> str:

@@ -23,6 +23,7 @@ HELLO, LOAD, LOADED, RUN, DONE, FAIL = range(1, 7)
 LONGEST_TEXT = 65536
 
 _HEAD = struct.Struct("<B3xIQI")
+SHORTEST_PACKET = _HEAD.size
 LONGEST_PACKET = _HEAD.size + LONGEST_TEXT
 
 
@@ -41,7 +42,7 @@ class ProtocolError(Exception):
 
 def pack(packet: Packet) -> bytes:
     """Lay a packet out as bytes; a text that is too long is cut."""
-    text = packet.text.encode("utf-8", "replace")[:LONGEST_TEXT]
+    text = packet.text.encode("utf-8", "replace")[:LONGEST_TEXT] if packet.text else b""
     return _HEAD.pack(packet.kind, packet.rows, packet.nanoseconds, len(text)) + text
 
 
@@ -50,10 +51,11 @@ def unpack(data: bytes) -> Packet:
     if len(data) < _HEAD.size:
         raise ProtocolError("a packet of %d bytes" % len(data))
     kind, rows, nanoseconds, length = _HEAD.unpack_from(data)
-    text = data[_HEAD.size :]
-    if not HELLO <= kind <= FAIL or len(text) != length:
-        raise ProtocolError("a packet of kind %d with %d of %d bytes of text" % (kind, len(text), length))
-    return Packet(kind, rows, nanoseconds, text.decode("utf-8", "replace"))
+    there = len(data) - _HEAD.size
+    if not HELLO <= kind <= FAIL or there != length:
+        raise ProtocolError("a packet of kind %d with %d of %d bytes of text" % (kind, there, length))
+    text = data[_HEAD.size :].decode("utf-8", "replace") if length else ""
+    return Packet(kind, rows, nanoseconds, text)
 
 
 def output_offset(max_rows: int, row_bytes: int) -> int:
