@@ -4,13 +4,17 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from service import __version__, settings
 from service.settings import Settings, SettingsError
 from service.simulation.options import add_options
+
+if TYPE_CHECKING:
+    from service.engines import EngineOrder
 
 _USAGE_ERROR = 2
 
@@ -75,9 +79,18 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="measure on this machine").add_subparsers(required=True)
     engine = bench.add_parser("engine", help="what it costs that an engine has a process of its own")
     engine.set_defaults(run=_bench_engine)
-    engine.add_argument("bundle", type=Path, help="a version of a model, <model>/<version>")
+    engine.add_argument(
+        "bundle",
+        type=Path,
+        nargs="?",
+        help="a version of a model, <model>/<version>; without it, an engine that does next to nothing",
+    )
     engine.add_argument("--engine", default="auto", help="as for serve (default auto)")
     engine.add_argument("--runs", type=int, default=300)
+    serve_bench = bench.add_parser("serve", help="images a second of queue and engine, beside plain loops")
+    serve_bench.set_defaults(run=_bench_serve)
+    serve_bench.add_argument("bundle", type=Path, help="a version of a model, <model>/<version>")
+    serve_bench.add_argument("--seconds", type=float, default=60.0, help="in all (default 60)")
 
     table = commands.add_parser("settings", help="print all settings as a Markdown table")
     table.set_defaults(run=_settings)
@@ -141,21 +154,42 @@ def _profile(options: argparse.Namespace) -> int:
 
 
 def _bench_engine(options: argparse.Namespace) -> int:
-    import anyio
+    from service.bench import compare, idle_order
 
-    from service.bench import compare
-    from service.errors import EngineFault
+    order = _ways(options.bundle, options.engine)[-1] if options.bundle else idle_order()
+    print(_measured(compare, order, options.runs))
+    return 0
+
+
+def _bench_serve(options: argparse.Namespace) -> int:
+    from service.bench import pace
+
+    print(_measured(pace, _ways(options.bundle, "openvino")[0], options.seconds))
+    return 0
+
+
+def _ways(bundle: Path, engine: str) -> "tuple[EngineOrder, ...]":
+    """Find what the settings would have run this bundle on the first device."""
     from service.machine import Machine
     from service.repository import BundleError, line_up, load_bundle
     from service.server import serving_options
 
-    chosen = settings.load({"model_repository": ".", "engine": options.engine}, os.environ)
+    chosen = settings.load({"model_repository": ".", "engine": engine}, os.environ)
     try:
-        lineup = line_up(load_bundle(options.bundle.resolve()), serving_options(chosen, Machine.look()))
-        print(anyio.run(compare, lineup.engines[0][-1], options.runs, backend_options={"use_uvloop": True}))
-    except (BundleError, EngineFault, ImportError) as error:
+        return line_up(load_bundle(bundle.resolve()), serving_options(chosen, Machine.look())).engines[0]
+    except BundleError as error:
         raise CommandError(str(error)) from error
-    return 0
+
+
+def _measured(measure: Callable[..., Awaitable[object]], *words: object) -> object:
+    import anyio
+
+    from service.errors import EngineFault
+
+    try:
+        return anyio.run(measure, *words, backend_options={"use_uvloop": True})
+    except (EngineFault, ImportError) as error:
+        raise CommandError(str(error)) from error
 
 
 def _simulate(options: argparse.Namespace) -> int:

@@ -103,6 +103,11 @@ class EngineOrder:
             gears += file.gears
         return tuple(sorted(gears))
 
+    @property
+    def gears_to_measure(self) -> tuple[int, ...]:
+        """The batch sizes that are tried: all gears, or where any size will do, the powers of two."""
+        return self.gears or tuple(2**power for power in range(self.max_rows.bit_length()))
+
     def packed(self) -> str:
         """Write it as JSON for the process."""
         return json.dumps(asdict(self) | {"engine": self.engine}, default=str)

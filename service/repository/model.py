@@ -153,7 +153,7 @@ class ServedModel:
         order = process.order
         if isinstance(order.options, SimulatedOptions) and order.options.faults:
             return Curve.exact(order.options.latency_s)  # measuring would only meet the faults
-        gears = order.gears or _powers_of_two(order.max_rows)
+        gears = order.gears_to_measure
         files = {file.path for file in order.files}
         digests = [each.sha256 for each in self.bundle.manifest.artifacts if self._path_of(each) in files]
         depends_on = {
@@ -212,7 +212,3 @@ class ServedModel:
                 f"{process.about} answers {scores[worst]:.7g}: off by {off[worst]:.3g}, allowed is {allowed:.3g}"
             )
         return float(off[worst] / expected.max())
-
-
-def _powers_of_two(most: int) -> tuple[int, ...]:
-    return tuple(2**power for power in range(most.bit_length()))
