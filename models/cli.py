@@ -1,6 +1,6 @@
 """The console script `cardinal-models`: parse, run a command, print.
 
-A fault is one sentence on stderr and exit code 2.
+A fault is one sentence on stderr and exit code 2; 1 is a training that cannot go on.
 """
 
 import argparse
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from models.commands import COMMANDS
-from models.errors import InvalidValueError
+from models.errors import InvalidValueError, TrainingFailedError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,6 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InvalidValueError, OSError) as error:
         sys.stderr.write(f"cardinal-models: {error}\n")
         return 2
+    except TrainingFailedError as error:
+        sys.stderr.write(f"cardinal-models: {error}\n")
+        return 1
     sys.stdout.write(f"{report}\n")
     return 0
 

@@ -5,7 +5,8 @@ from models.commands.command import Command
 from models.commands.compilation import ADD_ARTIFACT, COMPILE, STRIP
 from models.commands.networks import INFO
 from models.commands.publishing import PUBLISH
+from models.commands.training import TRAIN
 
-COMMANDS = (INFO, INSPECT, CONVERT, EXPORT, PUBLISH, COMPILE, ADD_ARTIFACT, STRIP)
+COMMANDS = (INFO, INSPECT, CONVERT, EXPORT, TRAIN, PUBLISH, COMPILE, ADD_ARTIFACT, STRIP)
 
 __all__ = ["COMMANDS", "Command"]

@@ -49,7 +49,7 @@ def test_publish_numbers_classes_that_have_no_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "the following arguments are required: info|inspect|convert|export|publish"),
+        ([], "the following arguments are required: info|inspect|convert|export"),
         (["info", "vgg"], "network is 'vgg'; allowed are se_resnext50, resnext101, sknet50"),
         (["info", "--width", "wide"], "argument --width: invalid float value: 'wide'"),
         (["info", "sknet50", "--classes", "0"], "classes is 0; allowed is at least 2"),
