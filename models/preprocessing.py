@@ -17,6 +17,8 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 CIFAR10_MEAN = (125.307, 122.961, 113.8575)
 CIFAR10_STD = (51.5865, 50.847, 51.255)
 
+LONGEST_STRIP = 8  # long side over short side that is resized whole
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
@@ -55,6 +57,8 @@ class Preprocessing:
 
     def rows(self, image: Image.Image) -> NDArray[np.uint8]:
         """Return the row of one picture, (crop, crop, 3) RGB."""
+        if self.mode == "shortest":
+            image = _without_ends(image)
         width, height = self._resized(image.width, image.height)
         left, top = (width - self.crop) // 2, (height - self.crop) // 2
         pixels = image.convert("RGB")
@@ -77,6 +81,16 @@ class Preprocessing:
         if width <= height:
             return self.size, self.size * height // width
         return self.size * width // height, self.size
+
+
+def _without_ends(image: Image.Image) -> Image.Image:
+    """Cut the ends off a long strip, as the service does: the centre crop never sees them."""
+    reach = LONGEST_STRIP * min(image.size)
+    if max(image.size) <= reach:
+        return image
+    width, height = min(image.width, reach), min(image.height, reach)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 @dataclass(frozen=True, slots=True)
