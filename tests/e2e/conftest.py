@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from patience import PATIENCE_S
 from serving import DEMO, RunningServer, running
 
 
@@ -30,5 +31,5 @@ def start() -> Iterator[Callable[..., RunningServer]]:
 
 @pytest.fixture
 def http(server: RunningServer) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.rest, timeout=30) as client:
+    with httpx.Client(base_url=server.rest, timeout=PATIENCE_S) as client:
         yield client

@@ -10,8 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from patience import PATIENCE_S
 from pictures import encoded, photo
-from serving import DEMO, ROOT, RunningServer
+from serving import DEMO, ROOT, RunningServer, get
 
 pytestmark = pytest.mark.e2e
 
@@ -45,7 +46,7 @@ def test_broken_bundles_are_named_and_the_good_one_is_served(
     assert "model.json: golden.samples[1].scores[3] is 0.75, but openvino" in failed["wrong_score"]
     assert "off by 0.7" in failed["wrong_score"]
 
-    with httpx.Client(base_url=server.rest) as client:
+    with httpx.Client(base_url=server.rest, timeout=PATIENCE_S) as client:
         image = encoded(photo())
         assert client.post("/v1/models/good/classify", content=image).status_code == 200
         assert client.get("/v2/models/good/ready").status_code == 200
@@ -64,13 +65,15 @@ def test_readiness_can_be_limited_to_some_models(
     start: Callable[..., RunningServer], repository: Path
 ) -> None:
     server = start(repository, "--required-models", "good")
-    assert httpx.get(f"{server.control}/ready").status_code == 200
+    assert get(f"{server.control}/ready").status_code == 200
 
 
 def test_check_loads_everything_and_tells_by_its_exit_code(repository: Path) -> None:
     def check(path: Path) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, "-m", "service.cli", "serve", "--check", "--model-repository", str(path)]
-        return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+        return subprocess.run(
+            words, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=ROOT
+        )
 
     assert check(DEMO).returncode == 0
     broken = check(repository)
@@ -87,5 +90,5 @@ def test_a_check_takes_no_port(start: Callable[..., RunningServer]) -> None:
     server = start()
     words = [sys.executable, "-m", "service.cli", "serve", "--check", "--model-repository", str(DEMO)]
     words += ["--rest-port", server.rest.rpartition(":")[2], "--grpc-port", server.grpc.rpartition(":")[2]]
-    checked = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    checked = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=ROOT)
     assert (checked.returncode, checked.stdout) == (0, "")

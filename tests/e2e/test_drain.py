@@ -17,8 +17,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from load import OverGrpc, OverRest, pressed
+from patience import PATIENCE_S
 from pictures import encoded, photo
-from serving import DEMO, RunningServer, eventually
+from serving import DEMO, RunningServer, eventually, get, post
 
 pytestmark = pytest.mark.e2e
 
@@ -38,7 +39,7 @@ def test_sigterm_under_load_answers_every_accepted_request(
         asked = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         eventually(lambda: len(load.since(asked)) > 20, "requests are still taken for a moment")
-        assert server.process.wait(20) == 0
+        assert server.process.wait(PATIENCE_S) == 0
 
     codes = Counter(outcome.code for outcome in load.outcomes)
     assert codes.keys() == {"OK", "refused"}, [o for o in load.outcomes if o.code not in ("OK", "refused")]
@@ -47,21 +48,21 @@ def test_sigterm_under_load_answers_every_accepted_request(
     leftovers = [file for file in Path("/dev/shm").iterdir() if "cardinal" in file.name]
     assert leftovers == []
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{server.control}/live")
+        get(f"{server.control}/live")
 
 
 def test_while_it_drains_the_server_is_live_but_not_ready(start: Callable[..., RunningServer]) -> None:
     server = start(DEMO, "--lame-duck-s", "2")
     server.process.send_signal(signal.SIGTERM)
     server.event("stopping")
-    assert httpx.get(f"{server.control}/live").status_code == 200
-    ready = httpx.get(f"{server.control}/ready")
+    assert get(f"{server.control}/live").status_code == 200
+    ready = get(f"{server.control}/ready")
     assert ready.status_code == 503
     assert ready.json()["reasons"] == ["the server is stopping"]
-    late = httpx.post(f"{server.rest}/v1/models/sknet50/classify", content=IMAGE)
+    late = post(f"{server.rest}/v1/models/sknet50/classify", content=IMAGE)
     assert late.status_code == 200
     assert late.headers["connection"] == "close"
-    assert server.process.wait(20) == 0
+    assert server.process.wait(PATIENCE_S) == 0
 
 
 def test_requests_beyond_the_drain_limit_are_cut_off_with_an_answer(
@@ -73,30 +74,30 @@ def test_requests_beyond_the_drain_limit_are_cut_off_with_an_answer(
     with pressed([stuck]) as load:
         metrics = f"{server.control}/metrics"
         busy = 'cardinal_requests_in_progress{door="rest"} 1.0'
-        eventually(lambda: busy in httpx.get(metrics).text, "the request is in the server")
+        eventually(lambda: busy in get(metrics).text, "the request is in the server")
         server.process.send_signal(signal.SIGTERM)
         eventually(lambda: len(load.outcomes) > 0, "the request is answered")
         load.ended.set()
         assert load.outcomes[0].code == "STOPPING"
-        assert server.process.wait(30) == 0
+        assert server.process.wait(PATIENCE_S) == 0
 
 
 def test_an_upload_that_does_not_end_is_cut_off_with_an_answer(start: Callable[..., RunningServer]) -> None:
     server = start(DEMO, "--lame-duck-s", "0", "--drain-timeout-s", "1")
     host, _, port = server.rest.removeprefix("http://").rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=20) as upload:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as upload:
         upload.sendall(
             b"POST /v1/models/sknet50/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\nabc"
         )
         busy = 'cardinal_requests_in_progress{door="rest"} 1.0'
-        eventually(lambda: busy in httpx.get(f"{server.control}/metrics").text, "the upload has begun")
+        eventually(lambda: busy in get(f"{server.control}/metrics").text, "the upload has begun")
         server.process.send_signal(signal.SIGTERM)
         answer = b""
         while b"}" not in answer:
             answer += upload.recv(65536)
     assert answer.startswith(b"HTTP/1.1 503")
     assert b"STOPPING" in answer
-    assert server.process.wait(20) == 0
+    assert server.process.wait(PATIENCE_S) == 0
     assert not [line for line in server.log if line["event"] in ("not_json", "unforeseen_error")]
 
 
@@ -108,7 +109,7 @@ def test_whoever_watches_the_health_is_told_of_the_end(start: Callable[..., Runn
         server.process.send_signal(signal.SIGTERM)
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
         assert list(watch) == []
-    assert server.process.wait(10) == 0
+    assert server.process.wait(PATIENCE_S) == 0
 
 
 def test_ctrl_c_ends_at_once_and_cleanly(start: Callable[..., RunningServer]) -> None:
@@ -124,7 +125,7 @@ def test_a_second_signal_does_not_wait(start: Callable[..., RunningServer]) -> N
     server.event("forced")
     for _ in range(20):
         server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(20) == 0
+    assert server.process.wait(PATIENCE_S) == 0
     assert not [line for line in server.log if line["event"] == "not_json"]
 
 
@@ -143,7 +144,7 @@ def test_a_port_in_use_is_said_before_anything_is_loaded(start: Callable[..., Ru
             [sys.executable, "-m", "service.cli", "serve", "--model-repository", str(DEMO), *words],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PATIENCE_S,
             check=False,
             cwd=DEMO.parents[1],
         )

@@ -6,6 +6,7 @@ import re
 import signal
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,7 @@ from load import OverRest, pressed
 from pictures import encoded, photo
 from serving import DEMO, RunningServer, eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]  # each takes 10 s, or far more on a busy machine
-PATIENCE_S = 60.0
+pytestmark = pytest.mark.e2e
 
 TIMES = 20
 CLIENTS = 4
@@ -64,19 +64,20 @@ def test_engines_that_fail_twenty_times_under_load_fail_their_batches_only_and_l
     chance = random.Random()
     clients = [OverRest(server.rest, "sknet50", IMAGE, keep_alive=True) for _ in range(CLIENTS)]
     with pressed(clients) as load:
-        eventually(lambda: len(load.outcomes) > 20, "the clients are served", PATIENCE_S)
+        eventually(lambda: len(load.outcomes) > 20, "the clients are served")
         before, taken_bytes = Holdings.of(process), process.memory_info().rss
         for life in range(1, TIMES + 1):
             if isinstance(fault, signal.Signals):
                 wanted = len(load.outcomes) + chance.randrange(1, 30)
-                eventually(
-                    lambda wanted=wanted: len(load.outcomes) > wanted, "the clients are served", PATIENCE_S
-                )
-                os.kill(engine_pid(server), fault)
+                eventually(lambda wanted=wanted: len(load.outcomes) > wanted, "the clients are served")
+                with suppress(
+                    ProcessLookupError
+                ):  # a slow one has been killed for it, which is one more life
+                    os.kill(engine_pid(server), fault)
             server.events("engine_loaded", life + 1)
         if isinstance(fault, str):
             server.events("ready", TIMES + 1)
-        eventually(lambda: Holdings.of(process) == before, f"the server holds {before} again", PATIENCE_S)
+        eventually(lambda: Holdings.of(process) == before, f"the server holds {before} again")
         assert process.memory_info().rss - taken_bytes < 32 * 2**20
 
     codes = Counter(outcome.code for outcome in load.outcomes)

@@ -6,22 +6,23 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
 from load import OverRest, pressed
+from patience import PATIENCE_S
 from pictures import encoded, photo
 from service.client import CardinalError, Client
-from serving import DEMO, RunningServer, eventually
+from serving import DEMO, RunningServer, eventually, get, post
 
 pytestmark = pytest.mark.e2e
 
 IMAGE = encoded(photo(64, 64))
+A_FEW_SECONDS_S = 30  # on a machine with far more to do than this
 
 
 def engine_pid(server: RunningServer, model: str) -> int:
@@ -39,7 +40,7 @@ def test_a_killed_engine_fails_its_batch_only_and_is_back_within_seconds(
             os.kill(engine_pid(server, "sknet50"), signal.SIGKILL)
             killed = time.monotonic()
             server.events("engine_loaded", life + 1, model="sknet50")
-            assert time.monotonic() - killed < 10
+            assert time.monotonic() - killed < A_FEW_SECONDS_S
         back = time.monotonic()
         eventually(lambda: len(load.since(back)) > 100, "the clients are served again")
 
@@ -50,8 +51,8 @@ def test_a_killed_engine_fails_its_batch_only_and_is_back_within_seconds(
         if outcome.code == "ENGINE_FAULT":
             assert "signal 9, SIGKILL" in outcome.says
     assert {outcome.code for outcome in load.since(back)} == {"OK"}
-    assert max(outcome.ended - outcome.began for outcome in load.outcomes) < 10
-    restarts = httpx.get(f"{server.control}/metrics").text
+    assert max(outcome.ended - outcome.began for outcome in load.outcomes) < A_FEW_SECONDS_S
+    restarts = get(f"{server.control}/metrics").text
     assert 'cardinal_engine_restarts_total{device="cpu:0",model="sknet50",version="1"} 3.0' in restarts
 
 
@@ -77,25 +78,35 @@ def test_an_engine_dies_with_a_server_that_is_killed(start: Callable[..., Runnin
 def test_readiness_follows_the_engine(start: Callable[..., RunningServer]) -> None:
     server = start()
     url = f"{server.rest}/v2/models/sknet50/ready"
-    assert httpx.get(url).status_code == 200
+    assert get(url).status_code == 200
     os.kill(engine_pid(server, "sknet50"), signal.SIGKILL)
     server.event("not_ready")
     server.events("engine_loaded", 2, model="sknet50")
-    eventually(lambda: httpx.get(url).status_code == 200, "the model is ready again")
+    eventually(lambda: get(url).status_code == 200, "the model is ready again")
 
 
 def in_progress(server: RunningServer, door: str) -> float:
-    metrics = httpx.get(f"{server.control}/metrics").text
+    metrics = get(f"{server.control}/metrics").text
     line = f'cardinal_requests_in_progress{{door="{door}"}} '
     return float(metrics.partition(line)[2].partition("\n")[0] or 0)
+
+
+@contextmanager
+def calling(server: RunningServer, body: bytes, *, declared_bytes: int) -> Iterator[socket.socket]:
+    """Send a request, or its beginning, and hang up when the block ends."""
+    host, _, port = server.rest.removeprefix("http://").rpartition(":")
+    head = f"POST /v1/models/sknet50/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {declared_bytes}\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
+        connection.sendall(head.encode() + body)
+        yield connection
 
 
 def test_a_caller_that_leaves_is_let_go_by_both_doors(start: Callable[..., RunningServer]) -> None:
     server = start(DEMO, "--engine-timeout-s", "600")
     os.kill(engine_pid(server, "sknet50"), signal.SIGSTOP)
 
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{server.rest}/v1/models/sknet50/classify", content=IMAGE, timeout=0.5)
+    with calling(server, IMAGE, declared_bytes=len(IMAGE)):
+        eventually(lambda: in_progress(server, "rest") == 1, "the request is in the server")
     with Client(server.grpc, timeout_s=0.5) as client, pytest.raises(CardinalError) as caught:
         client.classify(IMAGE, model="sknet50")
     assert caught.value.code == "DEADLINE_EXCEEDED"
@@ -104,16 +115,12 @@ def test_a_caller_that_leaves_is_let_go_by_both_doors(start: Callable[..., Runni
         eventually(lambda door=door: in_progress(server, door) == 0, f"{door} has let its caller go")
     server.event("request", door="rest", code="CANCELLED")
     os.kill(engine_pid(server, "sknet50"), signal.SIGCONT)
-    assert httpx.post(f"{server.rest}/v1/models/sknet50/classify", content=IMAGE).status_code == 200
+    assert post(f"{server.rest}/v1/models/sknet50/classify", content=IMAGE).status_code == 200
 
 
 def test_a_body_that_comes_too_slowly_is_given_up(start: Callable[..., RunningServer]) -> None:
     server = start(DEMO, "--request-timeout-s", "1")
-    host, _, port = server.rest.removeprefix("http://").rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=20) as slow:
-        slow.sendall(
-            b"POST /v1/models/sknet50/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc"
-        )
+    with calling(server, b"abc", declared_bytes=1000) as slow:
         answer = b""
         while b"}" not in answer:
             answer += slow.recv(65536)
@@ -127,13 +134,13 @@ def test_more_requests_than_allowed_are_refused_at_once(start: Callable[..., Run
     clients = [OverRest(server.rest, "sknet50", IMAGE, keep_alive=True) for _ in range(2)]
     with pressed(clients) as load:
         eventually(lambda: in_progress(server, "rest") == 2, "both are in progress")
-        refused = httpx.post(f"{server.rest}/v1/models/resnext101/classify", content=IMAGE)
+        refused = post(f"{server.rest}/v1/models/resnext101/classify", content=IMAGE)
         assert refused.status_code == 429
         assert refused.headers["retry-after"] == "1"
         assert refused.json()["code"] == "OVERLOADED"
         load.ended.set()
         os.kill(engine_pid(server, "sknet50"), signal.SIGCONT)
-    assert httpx.post(f"{server.rest}/v1/models/resnext101/classify", content=IMAGE).status_code == 200
+    assert post(f"{server.rest}/v1/models/resnext101/classify", content=IMAGE).status_code == 200
 
 
 def test_an_engine_that_is_killed_while_it_loads_is_started_again(
@@ -157,10 +164,10 @@ def test_a_graph_that_changed_on_disk_is_not_served_after_a_restart(
     restarts = server.events("engine_restart", 4)  # the fall, and three failed starts
     assert "model.onnx: its sha256 is" in restarts[-1]["fault"]
     eventually(
-        lambda: httpx.post(f"{server.rest}/v1/models/sknet50/classify", content=IMAGE).status_code == 503,
+        lambda: post(f"{server.rest}/v1/models/sknet50/classify", content=IMAGE).status_code == 503,
         "the model is not ready",
     )
-    assert "model.onnx: its sha256 is" in httpx.get(f"{server.rest}/v1/models/sknet50").json()["reason"]
+    assert "model.onnx: its sha256 is" in get(f"{server.rest}/v1/models/sknet50").json()["reason"]
     shutil.copy(DEMO / "sknet50" / "1" / "model.onnx", tmp_path / "sknet50" / "1" / "model.onnx")
     url = f"{server.rest}/v2/models/sknet50/ready"
-    eventually(lambda: httpx.get(url).status_code == 200, "the mended model is served again")
+    eventually(lambda: get(url).status_code == 200, "the mended model is served again")

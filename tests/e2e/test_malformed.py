@@ -10,6 +10,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from patience import PATIENCE_S
 from pictures import encoded, photo
 from serving import RunningServer
 
@@ -49,7 +50,7 @@ def test_a_thousand_damaged_pictures_are_all_answered_in_steady_memory(
     server = start()
     answers: Counter[int] = Counter()
     slowest = 0.0
-    with httpx.Client(base_url=server.rest, timeout=20) as client:
+    with httpx.Client(base_url=server.rest, timeout=PATIENCE_S) as client:
 
         def send(count: int, seed: int) -> None:
             nonlocal slowest
@@ -76,7 +77,7 @@ def test_a_thousand_damaged_pictures_are_all_answered_in_steady_memory(
 def test_the_memory_of_large_pictures_is_given_back(start: Callable[..., RunningServer]) -> None:
     server = start()
     large = encoded(photo(200, 200).resize((6000, 6000), Image.Resampling.NEAREST).convert("RGBA"), "PNG")
-    with httpx.Client(base_url=server.rest, timeout=60) as client:
+    with httpx.Client(base_url=server.rest, timeout=PATIENCE_S) as client:
         assert client.post("/v1/models/sknet50/classify", content=encoded(photo())).status_code == 200
         before = memory(server)
         for _ in range(4):

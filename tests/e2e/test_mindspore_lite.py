@@ -10,11 +10,12 @@ import pytest
 
 from load import OverRest, pressed
 from mindir import bundle_with_mindir, found_lite_python
+from patience import PATIENCE_S
 from pictures import encoded, photo
 from service.client import Client
 from serving import RunningServer, eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]  # it takes 10 s, or far more on a busy machine
+pytestmark = pytest.mark.e2e
 
 MODELS = ("resnext101", "se_resnext50", "sknet50")
 GEARS = (1, 4)
@@ -35,7 +36,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scores_of(server: RunningServer, model: str) -> list[list[tuple[int, float]]]:
     """Classify the photos one by one by REST, and see that gRPC answers the same for all at once."""
     url = f"{server.rest}/v1/models/{model}/classify?top_k=10"
-    answers = [httpx.post(url, content=each, timeout=30).json() for each in PHOTOS]
+    answers = [httpx.post(url, content=each, timeout=PATIENCE_S).json() for each in PHOTOS]
     by_rest = [
         [(each["index"], each["score"]) for each in answer["results"][0]["classes"]] for answer in answers
     ]

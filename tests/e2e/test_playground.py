@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
+from patience import PATIENCE_S
 from serving import RunningServer
 
 pytestmark = pytest.mark.e2e
@@ -41,7 +42,10 @@ def browser(server: RunningServer) -> Iterator[Browser]:  # noqa: ARG001 - start
         reason = f"THE PLAYGROUND IS NOT TESTED: none of {', '.join(_PROGRAMS)} is installed"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=_ARGUMENTS)
+        expect.set_options(timeout=1000 * PATIENCE_S)
+        chromium = playwright.chromium.launch(
+            executable_path=program, args=_ARGUMENTS, timeout=1000 * PATIENCE_S
+        )
         yield chromium
         chromium.close()
 
@@ -67,6 +71,7 @@ def faults() -> Faults:
 @pytest.fixture
 def page(browser: Browser, server: RunningServer, faults: Faults) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(1000 * PATIENCE_S)
     opened = context.new_page()
     opened.on(
         "console", lambda line: faults.found.append(line.text) if line.type in {"error", "warning"} else None

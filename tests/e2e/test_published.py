@@ -20,10 +20,11 @@ from models.frameworks.forward import forward_of
 from models.golden import softmax
 from models.networks import Network, describe
 from models.preprocessing import standard_preprocessing
+from patience import PATIENCE_S
 from pictures import encoded
 from serving import ROOT, RunningServer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.e2e
 
 NAMES = ["se_resnext50", "resnext101", "sknet50"]
 
@@ -70,7 +71,7 @@ def _publish(name: str, repository: Path) -> int:
         str(repository),
     ]
     command = [sys.executable, "-c", MEASURED, *words]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=True)
     return 1024 * int(ended.stdout.splitlines()[-1])
 
 
@@ -115,7 +116,7 @@ def test_what_was_published_for_mindspore_lite_is_served_by_it(
 def _assert_answers(server: RunningServer, model: str, network: Network, photo: Image.Image) -> None:
     """Compare the scores of a photo, and its five best classes, with PyTorch's."""
     url = f"{server.rest}/v1/models/{model}/classify?top_k=1000"
-    response = httpx.post(url, content=encoded(photo, "PNG"), timeout=60)
+    response = httpx.post(url, content=encoded(photo, "PNG"), timeout=PATIENCE_S)
     (result,) = response.raise_for_status().json()["results"]
     expected = _scores(network, photo)
     scores = np.zeros_like(expected)

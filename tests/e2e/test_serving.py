@@ -12,9 +12,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from patience import PATIENCE_S
 from pictures import encoded, photo
 from service.client import CardinalError, Client
-from serving import ROOT, RunningServer, found
+from serving import ROOT, RunningServer, found, get
 
 pytestmark = pytest.mark.e2e
 
@@ -23,7 +24,7 @@ MODELS = ["resnext101", "se_resnext50", "sknet50"]
 
 def cardinal(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "service.cli", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=ROOT)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -61,13 +62,15 @@ def test_a_server_that_is_not_there_is_said_so() -> None:
 def test_grpc_health_answers_for_server_and_models(server: RunningServer, word: str) -> None:
     with grpc.insecure_channel(server.grpc) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        answer = stub.Check(health_pb2.HealthCheckRequest(service=word), timeout=5)
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=word), timeout=PATIENCE_S)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_grpc_health_knows_what_it_does_not_know(server: RunningServer) -> None:
     with grpc.insecure_channel(server.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
-        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="nope"), timeout=5)
+        health_pb2_grpc.HealthStub(channel).Check(
+            health_pb2.HealthCheckRequest(service="nope"), timeout=PATIENCE_S
+        )
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
@@ -75,31 +78,31 @@ def test_grpc_reflection_lists_the_services(server: RunningServer) -> None:
     with grpc.insecure_channel(server.grpc) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
-        listed = next(stub.ServerReflectionInfo(asked, timeout=5)).list_services_response.service
+        listed = next(stub.ServerReflectionInfo(asked, timeout=PATIENCE_S)).list_services_response.service
     assert {"cardinal.v1.Classifier", "grpc.health.v1.Health"} <= {service.name for service in listed}
 
 
 def test_the_control_port_serves_probes_and_metrics(server: RunningServer) -> None:
-    assert httpx.get(f"{server.control}/live").json() == {"live": True}
-    assert httpx.get(f"{server.control}/ready").json() == {"ready": True, "reasons": []}
-    metrics = httpx.get(f"{server.control}/metrics").text
+    assert get(f"{server.control}/live").json() == {"live": True}
+    assert get(f"{server.control}/ready").json() == {"ready": True, "reasons": []}
+    metrics = get(f"{server.control}/metrics").text
     for model in MODELS:
         assert f'cardinal_model_ready{{model="{model}",version="1"}} 1.0' in metrics
 
 
 def test_prometheus_own_checker_finds_nothing_wrong_with_the_metrics(server: RunningServer) -> None:
     promtool = found("promtool")
-    metrics = httpx.get(f"{server.control}/metrics").content
+    metrics = get(f"{server.control}/metrics").content
     checked = subprocess.run([promtool, "check", "metrics"], input=metrics, capture_output=True, check=False)
     ours = [line for line in checked.stderr.decode().splitlines() if line.startswith("cardinal")]
     assert ours == []
 
 
 def test_the_api_page_needs_nothing_from_outside(server: RunningServer) -> None:
-    page = httpx.get(f"{server.rest}/docs").text
+    page = get(f"{server.rest}/docs").text
     assert "swagger-ui" in page
     assert "https://" not in page
-    paths = httpx.get(f"{server.rest}/openapi.json").json()["paths"]
+    paths = get(f"{server.rest}/openapi.json").json()["paths"]
     assert "/v1/models/{model}/classify" in paths
 
 
@@ -123,15 +126,15 @@ def test_a_client_that_offers_http2_is_served(server: RunningServer, tmp_path: P
 def test_headers_without_end_are_given_up(server: RunningServer) -> None:
     host, _, port = server.rest.removeprefix("http://").rpartition(":")
     sent = 0
-    with socket.create_connection((host, int(port)), timeout=20) as flood, suppress(ConnectionError):
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as flood, suppress(ConnectionError):
         flood.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
         while sent < 20_000_000:
             flood.sendall(b"a: b\r\n" * 1000)
             sent += 6000
     assert sent < 20_000_000
-    assert httpx.get(f"{server.rest}/v2/health/live").status_code == 200
+    assert get(f"{server.rest}/v2/health/live").status_code == 200
 
 
 def test_metrics_are_given_whatever_the_accept_header_says(server: RunningServer) -> None:
     for accept in ("text/plain;version=a.b", "application/openmetrics-text;version=x", "*/*"):
-        assert httpx.get(f"{server.control}/metrics", headers={"accept": accept}).status_code == 200
+        assert get(f"{server.control}/metrics", headers={"accept": accept}).status_code == 200

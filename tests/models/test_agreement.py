@@ -17,8 +17,6 @@ from models.weights import random_weights
 from pictures import photo
 from variants import FULL, NARROW, SIDE, VARIANTS
 
-pytestmark = pytest.mark.timeout(300)  # a framework starts, and compiles
-
 PHOTOS = ROOT.parent / "shared" / "data" / "imagenet-samples"
 NATIVE = ["native/graph", "native/pynative"]
 SPLIT = ["split/graph", "split/pynative"]

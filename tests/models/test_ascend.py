@@ -14,6 +14,7 @@ import pytest
 from models.ascend import normalisation_of, without_normalisation
 from models.cli import main
 from models.golden import evaluate
+from patience import PATIENCE_S
 from service.repository.bundle import load_bundle
 from serving import DEMO, ROOT
 
@@ -159,7 +160,7 @@ def test_a_script_can_run_from_anywhere_later(bundle: Path, calls: Path, tmp_pat
     assert _compile(bundle, "--target", "ascend310p") == 0
     shutil.rmtree(bundle.parent / "2")
     calls.unlink()
-    subprocess.run([bundle.parent / "1.ascend310p.sh"], cwd=tmp_path, check=True, timeout=50)
+    subprocess.run([bundle.parent / "1.ascend310p.sh"], cwd=tmp_path, check=True, timeout=PATIENCE_S)
     assert calls.exists()
     load_bundle(bundle.parent / "2")
 

@@ -13,8 +13,6 @@ from models.frameworks import torch_network
 from models.networks import Network, describe
 from models.weights import random_weights
 
-pytestmark = pytest.mark.timeout(300)  # a framework starts, and compiles
-
 WIDTHS = {"se_resnext50": 1 / 8, "resnext101": 1 / 16, "sknet50": 1 / 8}
 PLANES = np.random.default_rng(2).normal(size=(2, 3, 64, 64)).astype(np.float32)
 

@@ -51,7 +51,6 @@ def test_pytorch_computes_them_where_it_is_installed(checkpoint: Path, tmp_path:
     assert all((default / name).read_bytes() == (onnx / name).read_bytes() for name in files)
 
 
-@pytest.mark.timeout(120)  # a framework starts
 def test_mindspore_computes_them_for_what_it_has_trained(checkpoint: Path, tmp_path: Path) -> None:
     words = [*NETWORK, "--checkpoint", checkpoint, "--repository", tmp_path / "mindspore"]
     mindspore("cardinal-models", *words, folder=tmp_path)

@@ -14,13 +14,12 @@ import pytest
 
 from models.publish import drafted, publish, write_files
 from options import serving_options
+from patience import PATIENCE_S
 from service.bell import Bell
 from service.metrics import Metrics
 from service.repository import Repository, Slot
 from service.repository.bundle import load_bundle
 from serving import DEMO, ROOT
-
-pytestmark = pytest.mark.timeout(300)  # dozens of processes
 
 BUNDLE = DEMO / "sknet50" / "1"
 FILES = {path.relative_to(BUNDLE).as_posix(): path for path in BUNDLE.rglob("*") if path.is_file()}
@@ -41,7 +40,7 @@ while True:
 
 def _killed(repository: Path, seed: int) -> None:
     words = [sys.executable, "-c", PUBLISHING, str(BUNDLE), str(repository), str(seed)]
-    assert subprocess.run(words, cwd=ROOT, timeout=50, check=False).returncode == -signal.SIGKILL
+    assert subprocess.run(words, cwd=ROOT, timeout=PATIENCE_S, check=False).returncode == -signal.SIGKILL
 
 
 def _slots(repository: Path) -> list[Path]:
@@ -107,7 +106,9 @@ def test_a_server_that_starts_meanwhile_finds_whole_models_alone(tmp_path: Path)
     words += ["--model-repository", str(tmp_path)]
 
     def check() -> None:
-        checked = subprocess.run(words, capture_output=True, text=True, timeout=50, check=False, cwd=ROOT)
+        checked = subprocess.run(
+            words, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=ROOT
+        )
         assert checked.returncode == 0, checked.stderr
 
     chance = random.Random(2)

@@ -16,11 +16,10 @@ from models.cli import main
 from models.errors import InvalidValueError
 from models.lite import VARIABLE, add_lite, find_interpreter
 from models.lite.interpreter import run_lite
+from patience import PATIENCE_S
 from service.machine import python_with_lite
 from service.repository.bundle import load_bundle
 from serving import DEMO
-
-pytestmark = pytest.mark.timeout(300)  # the library alone takes a second or more to start
 
 NARROW = ["--network", "sknet50", "--untrained", "--width", "0.0625", "--input-size", "64"]
 
@@ -78,7 +77,7 @@ def test_without_an_interpreter_publishing_says_that_lite_is_left_out(tmp_path: 
         [sys.executable, "-c", program, str(tmp_path / "bare"), *words],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PATIENCE_S,
         check=True,
         cwd=ROOT,
         env=environment,

@@ -16,8 +16,6 @@ from models.networks import Network, describe
 from models.preprocessing import standard_preprocessing
 from models.weights import random_weights
 
-pytestmark = pytest.mark.timeout(300)
-
 NARROW = [
     describe("se_resnext50", width=1 / 8),
     describe("resnext101", width=1 / 16),

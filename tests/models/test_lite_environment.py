@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 
+from patience import PATIENCE_S
 from serving import ROOT
 
 PYTHON = """\
@@ -18,7 +19,9 @@ esac
 def _make(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     words = [ROOT / "models" / "lite" / "make-environment", folder / "made"]
     environment = {"PATH": f"{folder}:/usr/bin:/bin", "HOME": str(folder), **variables}
-    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=50, check=False)
+    return subprocess.run(
+        words, capture_output=True, text=True, env=environment, timeout=PATIENCE_S, check=False
+    )
 
 
 def _python(folder: Path, *, has_venv: int = 0, pip_code: int = 0) -> None:

@@ -17,8 +17,6 @@ from models.networks import describe
 from models.weights import Weights, random_weights
 from variants import SIDE, VARIANTS, WHOLE
 
-pytestmark = pytest.mark.timeout(300)  # a framework starts, and compiles
-
 STEPPED = ["se_resnext50", "sknet50_paper"]  # few blocks: differences grow with the depth
 PLANES = np.random.default_rng(2).normal(size=(3, 3, SIDE, SIDE)).astype(np.float32)
 

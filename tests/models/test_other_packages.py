@@ -19,7 +19,6 @@ from zoo import NAMES, network_of
 PREPROCESSING = standard_preprocessing(224)
 
 
-@pytest.mark.timeout(300)  # full size: these packages know no other
 @pytest.mark.parametrize(("dialect", "name"), NAMES)
 def test_a_checkpoint_of_another_package_answers_as_its_own_class(
     dialect: str, name: str, tmp_path: Path

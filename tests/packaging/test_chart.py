@@ -13,6 +13,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from patience import PATIENCE_S
 from service import __version__, settings
 from service.rest import build_control_app
 from service.settings import Settings
@@ -381,7 +382,7 @@ def test_helm_test_asks_a_real_server(render: Render, server: RunningServer, doo
     program, count = re.subn(r"blue-cardinal:\d+", address, container["args"][0])
     assert count == 1
     ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=40, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert ended.returncode == 0, ended.stderr
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 import yaml
 
+from patience import PATIENCE_S
 from service import __version__, settings
 from service.settings import Settings
 from serving import ROOT, RunningServer
@@ -85,7 +86,9 @@ def test_the_health_check_is_true_of_a_live_server_and_of_no_other(server: Runni
     assert f"http://127.0.0.1:{DEFAULTS.control_port}/" in words
     for control, is_healthy in ((server.control, True), ("http://127.0.0.1:1", False)):
         check = words.replace(f"http://127.0.0.1:{DEFAULTS.control_port}", control)
-        ended = subprocess.run([sys.executable, "-c", check], capture_output=True, timeout=30, check=False)
+        ended = subprocess.run(
+            [sys.executable, "-c", check], capture_output=True, timeout=PATIENCE_S, check=False
+        )
         assert (ended.returncode == 0) == is_healthy
 
 

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from options import serving_options
+from patience import PATIENCE_S
 from pictures import encoded, photo
 from service import errors
 from service.bell import Bell
@@ -81,7 +82,7 @@ async def doors(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Doors
     async with anyio.create_task_group() as tasks:
         await tasks.start(repository.run)
         await rpc.start()
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE_S):
             while not health.is_ready:
                 await bell.wait()
         transport = httpx.ASGITransport(app)

@@ -18,7 +18,6 @@ import psutil
 import pytest
 
 from engines import (
-    PATIENCE_S,
     LogWatch,
     Serving,
     answer_of,
@@ -29,6 +28,7 @@ from engines import (
     serving,
     simulated_answers,
 )
+from patience import PATIENCE_S
 from service.engines import (
     ArtifactFile,
     Engine,
@@ -923,7 +923,11 @@ async def test_a_child_dies_with_its_parent() -> None:
 def test_a_child_whose_parent_is_gone_before_it_can_tell_ends_by_itself() -> None:
     child = Path(__file__).parents[2] / "service/engines/child"
     ended = subprocess.run(
-        [sys.executable, child, "0", "0", "1"], capture_output=True, text=True, timeout=10, check=False
+        [sys.executable, child, "0", "0", "1"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert ended.returncode == 1
     assert ended.stderr == "the parent is gone\n"

@@ -11,6 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from options import serving_options
+from patience import PATIENCE_S
 from service.bell import Bell
 from service.health import Health
 from service.metrics import Metrics
@@ -21,7 +22,6 @@ from serving import DEMO
 pytestmark = pytest.mark.anyio
 
 DEMO_BUNDLE = DEMO / "sknet50" / "1"
-PATIENCE_S = 10.0
 
 SIMULATED = serving_options("simulated")
 

@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 from anyio.to_thread import run_sync
 
 from gated import LABELS, GatedEngine, becomes_true, picture_of, queue_over
+from patience import PATIENCE_S
 from service.bell import Bell
 from service.cache import AnswerCache
 from service.decoding import Decoder
@@ -38,7 +39,6 @@ from serving import DEMO
 pytestmark = pytest.mark.anyio
 
 MODEL = LABELS[0]
-PATIENCE_S = 20.0
 BUNDLE = load_bundle(DEMO / "sknet50" / "1")
 
 

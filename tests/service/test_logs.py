@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from patience import PATIENCE_S
 from service.logs import JsonLines, TextLines, fields, request_id
 
 # What ends a line somewhere, moves the cursor or begins a terminal's commands.
@@ -175,7 +176,7 @@ logging.getLogger("cardinal.test").error("last")
 def _lines(style: str, level: str, stderr: int) -> list[str]:
     """Return what a process logs, to a pipe or to the terminal that is given."""
     command = [sys.executable, "-c", SCRIPT.format(style=style, level=level)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, check=True, timeout=30)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, check=True, timeout=PATIENCE_S)
     assert done.stdout == b""
     return [] if done.stderr is None else done.stderr.decode().splitlines()
 

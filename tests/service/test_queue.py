@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
 from gated import GatedEngine, logits_of
+from patience import PATIENCE_S
 from service.batching import BatchQueue, Bounds, QueueAnswer, QueuePolicy, Urgency
 from service.engines import BatchAnswer, Curve
 from service.errors import DeadlineExceeded, EngineFault, InvalidInput, Overloaded, ServiceError, Stopping
@@ -21,7 +22,6 @@ from service.tensors import Rows
 pytestmark = pytest.mark.anyio
 
 LABELS = {"model": "cats", "version": "3"}
-PATIENCE_S = 20.0
 ANYBODY = Urgency()
 
 

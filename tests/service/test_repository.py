@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from options import serving_options
+from patience import PATIENCE_S
 from service.answers import scores_of
 from service.batching import Urgency
 from service.bell import Bell
@@ -33,7 +34,6 @@ pytestmark = pytest.mark.anyio
 
 DEMO_BUNDLE = DEMO / "sknet50" / "1"
 LITE_STAND_IN = Path(__file__).parents[1] / "support/lite_stand_in"
-PATIENCE_S = 15.0
 
 OPENVINO = serving_options("auto")
 SIMULATED = replace(OPENVINO, engine="simulated")  # loads fast, where a test is not about answers

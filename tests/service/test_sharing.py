@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
 from gated import LABELS, GatedEngine, becomes_true, logits_of, queue_over, row_of
+from patience import PATIENCE_S
 from service.batching import BatchQueue, QueueAnswer, Urgency
 from service.bell import Bell
 from service.cache import AnswerCache
@@ -28,7 +29,6 @@ from service.tensors import Rows
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE_S = 10.0
 BAD = 999
 
 
@@ -735,7 +735,7 @@ async def test_whatever_happens_each_of_800_requests_gets_its_own_answer_or_its_
     queue = queue_over(engine, metrics, max_queued_rows=24)
     sharing = Sharing(AnswerCache(max_bytes=cache_bytes, metrics=metrics), metrics)
     callers = []
-    with anyio.fail_after(50):
+    with anyio.fail_after(PATIENCE_S):
         async with anyio.create_task_group() as loop:
             loop.start_soon(queue.run)
             async with anyio.create_task_group() as tasks:

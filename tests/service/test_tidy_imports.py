@@ -7,6 +7,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from patience import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 
 # A part of service/ imports only parts of lower layers; the lowest come first.
@@ -146,7 +148,7 @@ def test_engine_processes_need_no_newer_python_than_3_7() -> None:
 def test_python_3_7_itself_compiles_what_engine_processes_run() -> None:
     for python in (Path.home() / ".pyenv/versions").glob("3.7*/bin/python"):
         program = "import sys; [compile(open(name, 'rb').read(), name, 'exec') for name in sys.argv[1:]]"
-        subprocess.run([python, "-I", "-c", program, *_children(ROOT)], check=True, timeout=30)
+        subprocess.run([python, "-I", "-c", program, *_children(ROOT)], check=True, timeout=PATIENCE_S)
 
 
 def test_there_are_files_to_look_at() -> None:

@@ -10,13 +10,12 @@ import anyio
 import numpy as np
 import pytest
 
+from patience import PATIENCE_S
 from service.bell import Bell
 from service.engines import BatchAnswer, Engine, EngineOrder, EngineProcess, NotBegun
 from service.errors import EngineFault
 from service.metrics import Metrics
 from service.tensors import Rows
-
-PATIENCE_S = 60.0
 
 
 class LogWatch(logging.Handler):

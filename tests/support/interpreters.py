@@ -22,7 +22,7 @@ def mindspore(program: str, *words: str | Path, folder: Path, fails: bool = Fals
             pytest.fail(f"{MINDSPORE} is missing, though CI runs make test")
         pytest.skip(f"{MINDSPORE} is missing: make test installs MindSpore there")
     command = [str(MINDSPORE / program), *map(str, words)]
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280, check=False)
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
     assert ended.returncode == (2 if fails else 0), ended.stderr
     return ended.stderr if fails else ended.stdout
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from patience import PATIENCE_S
 from service.client import CardinalError, Client
 
 NO_ANSWER = "no answer"
@@ -38,7 +39,7 @@ class OverRest:
     """Classifies once for each call and tells code and sentence."""
 
     def __init__(self, base: str, model: str, image: bytes, *, keep_alive: bool) -> None:
-        self._client = httpx.Client(base_url=base, timeout=30)
+        self._client = httpx.Client(base_url=base, timeout=PATIENCE_S)
         self._url, self._image, self._keep_alive = f"/v1/models/{model}/classify", image, keep_alive
 
     def close(self) -> None:
@@ -95,7 +96,7 @@ def pressed(workers: Sequence[OverRest | OverGrpc]) -> Iterator[Load]:
     finally:
         load.ended.set()
         for thread in threads:
-            thread.join(60)
+            thread.join(PATIENCE_S)
         for worker in workers:
             worker.close()
         assert not any(thread.is_alive() for thread in threads), "a client hangs"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE_S
 from service.machine import python_with_lite
 from serving import DEMO
 
@@ -37,7 +38,7 @@ def convert(model: str, gear: int, folder: Path) -> Path:
         each.type.tensor_type.shape.dim[0].dim_value = gear
     onnx.save(graph, folder / f"{gear}.onnx")
     words = [found_lite_python(), "-c", CONVERT, folder / f"{gear}.onnx", folder / str(gear)]
-    subprocess.run(words, check=True, capture_output=True, timeout=60)
+    subprocess.run(words, check=True, capture_output=True, timeout=PATIENCE_S)
     (folder / f"{gear}.onnx").unlink()
     return folder / f"{gear}.mindir"
 

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+
+from patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "models" / "demo"
-PATIENCE_S = 60.0
 
 
 @dataclass
@@ -104,14 +106,22 @@ def running(repository: Path, *flags: str, wait: str = "ready") -> Iterator[Runn
         if process.poll() is None:
             process.kill()
         process.wait()
-        listener.join(5)
+        listener.join(PATIENCE_S)
         assert process.stderr is not None
         process.stderr.close()
 
 
-def eventually(truth: Callable[[], bool], what: str, patience_s: float = 20.0) -> None:
+def get(url: str, **options: Any) -> httpx.Response:
+    return httpx.get(url, timeout=PATIENCE_S, **options)
+
+
+def post(url: str, **options: Any) -> httpx.Response:
+    return httpx.post(url, timeout=PATIENCE_S, **options)
+
+
+def eventually(truth: Callable[[], bool], what: str) -> None:
     """Poll something outside of our processes' control, such as a process table."""
-    end = time.monotonic() + patience_s
+    end = time.monotonic() + PATIENCE_S
     while not truth():
         if time.monotonic() > end:
             pytest.fail(f"it never came true that {what}")
