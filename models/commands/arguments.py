@@ -11,20 +11,21 @@ from models.preprocessing import PREPROCESSINGS, Preprocessing
 NETWORK_NAMES = ", ".join(DESCRIPTIONS)
 
 
-def add_preprocessing(publish: argparse.ArgumentParser) -> None:
+def add_preprocessing(command: argparse.ArgumentParser) -> None:
     """Add a name for the whole preprocessing, and a flag for each of its values that is to be another."""
-    publish.add_argument(
+    command.add_argument("--input-size", type=int, default=224, metavar="SIDE", help="224 by default")
+    command.add_argument(
         "--preprocessing",
         choices=list(PREPROCESSINGS),
         default="standard",
         help="standard by default; mindspore and cifar10 are those of the MindSpore references",
     )
-    publish.add_argument("--mode", choices=["shortest", "exact"], help="resize the shortest side, or both")
-    publish.add_argument("--size", type=int, metavar="SIDE", help="side to resize to, before the centre crop")
-    publish.add_argument("--interpolation", choices=["bilinear", "bicubic"], help="of the resize")
-    publish.add_argument("--antialias", action=argparse.BooleanOptionalAction, help="in the resize")
-    publish.add_argument("--mean", type=_channels, metavar="R,G,B", help="of pixels from 0 to 255")
-    publish.add_argument("--std", type=_channels, metavar="R,G,B", help="of pixels from 0 to 255")
+    command.add_argument("--mode", choices=["shortest", "exact"], help="resize the shortest side, or both")
+    command.add_argument("--size", type=int, metavar="SIDE", help="side to resize to, before the centre crop")
+    command.add_argument("--interpolation", choices=["bilinear", "bicubic"], help="of the resize")
+    command.add_argument("--antialias", action=argparse.BooleanOptionalAction, help="in the resize")
+    command.add_argument("--mean", type=_channels, metavar="R,G,B", help="of pixels from 0 to 255")
+    command.add_argument("--std", type=_channels, metavar="R,G,B", help="of pixels from 0 to 255")
 
 
 def _channels(text: str) -> tuple[float, float, float]:

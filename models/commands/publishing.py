@@ -31,7 +31,6 @@ def _add_publish(publish: argparse.ArgumentParser) -> None:
     labels = publish.add_mutually_exclusive_group()
     labels.add_argument("--classes", type=int, metavar="N", help="number the classes instead of naming them")
     labels.add_argument("--labels", type=Path, metavar="FILE", help="one label a line, as many as classes")
-    publish.add_argument("--input-size", type=int, default=224, metavar="SIDE", help="224 by default")
     add_preprocessing(publish)
     publish.add_argument(
         "--golden",

@@ -95,7 +95,7 @@ class Tally:
 
     def add(self, logits: Logits, labels: Labels) -> None:
         """Count the answers to some pictures, (n, classes)."""
-        places = _places(logits, labels)
+        places = places_of(logits, labels)
         self._top1 += float((places < 1).sum())
         self._top5 += float((places < MANY).sum())
         self._loss += float(cross_entropies(logits, labels).sum())
@@ -121,7 +121,7 @@ def cross_entropies(logits: Logits, labels: Labels) -> NDArray[np.float64]:
     return losses
 
 
-def _places(logits: Logits, labels: Labels) -> NDArray[np.int64]:
+def places_of(logits: NDArray[np.floating], labels: Labels) -> NDArray[np.int64]:
     """Return how many classes are answered before the right one, (n,); what is not a number is before any."""
     right = logits[np.arange(len(labels)), labels][:, np.newaxis]
     is_equal_before = (logits == right) & (np.arange(logits.shape[1]) < labels[:, np.newaxis])
