@@ -1,7 +1,7 @@
 """Start a training, or take it up again: recipe, framework, device and a folder -> a trained network in that folder.
 
-The folder holds recipe.yaml, log.jsonl, tensorboard/, and checkpoints/: the last ones, named by epochs and steps, and
-the best.
+The folder holds recipe.yaml, log.jsonl, tensorboard/, report.html, and checkpoints/: the last ones, named by epochs
+and steps, and the best.
 """
 
 import sys
@@ -22,6 +22,7 @@ from models.training.learner import Learner
 from models.training.loop import Training, train
 from models.training.progress import Progress
 from models.training.recipe import Recipe, as_document
+from models.training.report import Report, ReportWriter
 from models.training.savepoints import Position, Savepoint, Shelf, read_savepoint
 from models.training.watching import JsonLines, Watcher
 from models.weights import Array, Weights
@@ -65,16 +66,15 @@ def run(order: Order) -> Ended:
     pictures = open_dataset(recipe.data, "train", seed=recipe.seed, classes=network.classes)
     evaluation = _evaluation(recipe, network, pictures)
     weights = point.state.weights if point else _first_weights(recipe, network)
-    learner = _build(order, weights)
+    learner = build_learner(order.framework, recipe, weights, device=order.device)
     try:
         if point:
             _check_devices(point, learner)
             learner.restore(point.state)
         position = point.position if point else Position()
         feed = Feed(recipe, pictures, learner.world)
-        watchers = (
-            _watchers(order, position.epoch * feed.steps + position.step) if learner.world.rank == 0 else ()
-        )
+        taken = position.epoch * feed.steps + position.step
+        watchers = _watchers(order, learner, pictures.names, taken) if learner.world.rank == 0 else ()
         training = Training(
             recipe=recipe,
             learner=learner,
@@ -94,17 +94,25 @@ def run(order: Order) -> Ended:
     return Ended(best=shelf.best(), newest=shelf.newest(), top1=position.best_top1)
 
 
-def _watchers(order: Order, steps: int) -> Sequence[Watcher]:
-    (order.folder / "recipe.yaml").write_text(order.recipe.text(), encoding="utf-8")
-    watchers: list[Watcher] = [
-        JsonLines(order.folder / "log.jsonl", resumed_at=steps),
-        Progress(sys.stderr),
-    ]
+def _watchers(order: Order, learner: Learner, labels: Sequence[str], taken: int) -> Sequence[Watcher]:
+    """Return those who watch a run that has taken so many steps already; the report is of the log."""
+    recipe, log = order.recipe, order.folder / "log.jsonl"
+    (order.folder / "recipe.yaml").write_text(recipe.text(), encoding="utf-8")
+    facts = {
+        "Framework": learner.framework,
+        "Devices": f"{learner.world.size}",
+        "Seed": f"{recipe.seed}",
+        "Pictures of evaluation": recipe.data.evaluation_name,
+    }
+    network = recipe.network
+    title = f"{recipe.name}: {network.name}, width {network.width:g}, {network.classes} classes"
+    report = Report(title=title, facts=facts, labels=labels, recipe=recipe.text())
+    watchers: list[Watcher] = [JsonLines(log, resumed_at=taken), Progress(sys.stderr)]
     if find_spec("tensorboardX"):
         from models.training.tensorboard import TensorBoard  # noqa: PLC0415 - an extra
 
-        watchers.append(TensorBoard(order.folder / "tensorboard", resumed_at=steps))
-    return watchers
+        watchers.append(TensorBoard(order.folder / "tensorboard", resumed_at=taken))
+    return [*watchers, ReportWriter(order.folder / "report.html", log, report)]
 
 
 def _resumed(order: Order, shelf: Shelf) -> Savepoint | None:
@@ -171,13 +179,12 @@ def _first_weights(recipe: Recipe, network: Network) -> dict[str, Array]:
     return imported.weights | {name: drawn[name] for name in ("fc.weight", "fc.bias")}
 
 
-def _build(order: Order, weights: Weights) -> Learner:
+def build_learner(framework: Framework, recipe: Recipe, weights: Weights, *, device: str) -> Learner:
+    """Return a network in a framework; raises InvalidValueError where that is not installed."""
     try:
-        learner: Learner = import_module(_LEARNERS[order.framework]).build(
-            order.recipe, weights, device=order.device
-        )
+        learner: Learner = import_module(_LEARNERS[framework]).build(recipe, weights, device=device)
     except ModuleNotFoundError as error:
         raise InvalidValueError(
-            f"framework is {order.framework}, but {error.name} is not installed; see README.md, To train"
+            f"framework is {framework}, but {error.name} is not installed; see README.md, To train"
         ) from error
     return learner

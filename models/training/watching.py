@@ -2,9 +2,12 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from models.training.evaluation import Evaluation
 
@@ -113,6 +116,20 @@ def evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
     if len(evaluation.confusion) <= _MAX_CLASSES:
         document["confusion"] = evaluation.confusion.tolist()
     return document
+
+
+def evaluation_of(document: Mapping[str, Any]) -> Evaluation | None:
+    """Return the evaluation that plain values are of; None where they lack the confusion."""
+    if "confusion" not in document:
+        return None
+    loss = document["loss"]
+    return Evaluation(
+        n=document["n"],
+        top1=document["top1"],
+        top5=document["top5"],
+        loss=math.nan if loss is None else loss,
+        confusion=np.array(document["confusion"], np.int64),
+    )
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
