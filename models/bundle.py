@@ -13,6 +13,7 @@ from models.manifest import (
     GRAPH_FILE,
     LABELS_FILE,
     MANIFEST_FILE,
+    AccuracySection,
     ArtifactSection,
     FileSection,
     GoldenSection,
@@ -36,6 +37,7 @@ class Source:
 
     weights: dict[str, Array]
     provenance: ProvenanceSection
+    accuracy: AccuracySection | None = None
 
 
 def untrained_source(network: Network, seed: int) -> Source:
@@ -83,7 +85,7 @@ def bundle(
         labels=FileSection(file=LABELS_FILE, sha256=sha256_of(files[LABELS_FILE])),
         artifacts=(_cpu_artifact(sha256_of(files[GRAPH_FILE])),),
         golden=_golden(samples, forward.computed_by if forward else "onnx reference evaluator, float32"),
-        accuracy=None,
+        accuracy=source.accuracy,
         provenance=source.provenance,
         temperature=TEMPERATURE,
     )

@@ -1,7 +1,7 @@
 """Take a checkpoint as the source of a bundle: file -> network, weights and what the manifest says of them."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,8 +9,9 @@ from models.bundle import Source
 from models.checkpoints.convert import Imported, Wish, import_weights
 from models.checkpoints.files import Format, read_checkpoint
 from models.errors import InvalidValueError
-from models.manifest import ProvenanceSection
+from models.manifest import AccuracySection, ProvenanceSection
 from models.networks import Network
+from models.training.savepoints import Origin, read_origin
 
 _FRAMEWORKS: dict[Format, str | None] = {
     "ckpt": "mindspore",
@@ -22,28 +23,55 @@ _FRAMEWORKS: dict[Format, str | None] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A network and the source of its bundle."""
+    """A network and the source of its bundle; the origin of what our own trainer has trained."""
 
     network: Network
     source: Source
+    origin: Origin | None
 
 
 def trained(path: Path, wish: Wish, *, stem_pool: Literal["ceil", "padded"] | None = None) -> Trained:
-    """Return what a checkpoint holds; the framework is that of its names or, where they are ours, of its format.
+    """Return what a checkpoint holds; what it does not say of itself is seen in its names and its format.
 
     Raises InvalidValueError where the file fits no network, or does not tell how its stem pools.
     """
     checkpoint = read_checkpoint(path)
-    imported = import_weights(checkpoint, wish)
+    origin = read_origin(path) if checkpoint.format == "safetensors" else None
+    imported = import_weights(checkpoint, _completed(wish, origin))
     provenance = ProvenanceSection(
         untrained=False,
-        recipe=None,
-        framework=imported.dialects[0].framework or _FRAMEWORKS[checkpoint.format],
+        recipe=origin.recipe.name if origin else None,
+        framework=origin.framework
+        if origin
+        else imported.dialects[0].framework or _FRAMEWORKS[checkpoint.format],
         checkpoint_sha256=_sha256(path),
-        seed=None,
+        seed=origin.recipe.seed if origin else None,
     )
-    network = replace(imported.network, stem_pool=stem_pool or _stem_pool(imported, path))
-    return Trained(network=network, source=Source(weights=imported.weights, provenance=provenance))
+    pool = stem_pool or (origin.recipe.network.describe().stem_pool if origin else _stem_pool(imported, path))
+    return Trained(
+        network=replace(imported.network, stem_pool=pool),
+        source=Source(
+            weights=imported.weights, provenance=provenance, accuracy=_accuracy(origin) if origin else None
+        ),
+        origin=origin,
+    )
+
+
+def _completed(wish: Wish, origin: Origin | None) -> Wish:
+    if origin is None:
+        return wish
+    trained = origin.recipe.network
+    return Wish(
+        network=wish.network or trained.name,
+        classes=wish.classes or trained.classes,
+        width=wish.width or trained.width,
+    )
+
+
+def _accuracy(origin: Origin) -> AccuracySection | None:
+    if origin.accuracy is None:
+        return None
+    return AccuracySection(dataset=origin.recipe.data.evaluation_name, **asdict(origin.accuracy))
 
 
 def _stem_pool(imported: Imported, path: Path) -> Literal["ceil", "padded"]:

@@ -3,6 +3,7 @@
 from models.commands.checkpoints import CONVERT, EXPORT, INSPECT
 from models.commands.command import Command
 from models.commands.compilation import ADD_ARTIFACT, COMPILE, STRIP
+from models.commands.evaluation import EVALUATE
 from models.commands.networks import INFO
 from models.commands.offline import (
     INFO_FILE,
@@ -16,7 +17,7 @@ from models.commands.publishing import PUBLISH
 from models.commands.training import TRAIN
 
 COMMANDS = (
-    *(INFO, INSPECT, CONVERT, EXPORT, TRAIN, PUBLISH, COMPILE, ADD_ARTIFACT, STRIP),
+    *(INFO, INSPECT, CONVERT, EXPORT, TRAIN, EVALUATE, PUBLISH, COMPILE, ADD_ARTIFACT, STRIP),
     *(RAW_TENSORS, UNPACK_CIFAR10, LABEL_FILE, INFO_FILE, SCORE_RESULTS, SCORE_RAW),
 )
 

@@ -6,19 +6,21 @@ from dataclasses import replace
 from models.errors import InvalidValueError
 from models.manifest import check_gears
 from models.networks import DESCRIPTIONS
-from models.preprocessing import PREPROCESSINGS, Preprocessing
+from models.preprocessing import PREPROCESSINGS
+from models.training.recipe import PreprocessingChoice
 
 NETWORK_NAMES = ", ".join(DESCRIPTIONS)
 
 
 def add_preprocessing(command: argparse.ArgumentParser) -> None:
     """Add a name for the whole preprocessing, and a flag for each of its values that is to be another."""
-    command.add_argument("--input-size", type=int, default=224, metavar="SIDE", help="224 by default")
+    command.add_argument(
+        "--input-size", type=int, metavar="SIDE", help="what the network was trained with, or 224 by default"
+    )
     command.add_argument(
         "--preprocessing",
         choices=list(PREPROCESSINGS),
-        default="standard",
-        help="standard by default; mindspore and cifar10 are those of the MindSpore references",
+        help="the training's or standard by default; mindspore and cifar10 are those of the MindSpore references",
     )
     command.add_argument("--mode", choices=["shortest", "exact"], help="resize the shortest side, or both")
     command.add_argument("--size", type=int, metavar="SIDE", help="side to resize to, before the centre crop")
@@ -36,11 +38,21 @@ def _channels(text: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def preprocessing_of(arguments: argparse.Namespace) -> Preprocessing:
-    """Return the preprocessing that was named, with the values that were given in place of its own."""
+def preprocessing_of(
+    arguments: argparse.Namespace, trained: PreprocessingChoice | None = None
+) -> PreprocessingChoice:
+    """Return the preprocessing that was named, or the training's, with the values that were given in place of its own.
+
+    One that is named is taken whole: nothing of the training's is left but the size of its input.
+    """
     names = ("mode", "size", "interpolation", "antialias", "mean", "std")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    return replace(PREPROCESSINGS[arguments.preprocessing](arguments.input_size), **given)
+    begun = trained or PreprocessingChoice()
+    if arguments.preprocessing:
+        begun = PreprocessingChoice(name=arguments.preprocessing, input_size=begun.input_size)
+    if arguments.input_size is not None:
+        given["input_size"] = arguments.input_size
+    return replace(begun, **given)
 
 
 def gears_of(text: str) -> tuple[int, ...]:

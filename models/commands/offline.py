@@ -66,7 +66,7 @@ def _raw_tensors(arguments: argparse.Namespace) -> str:
         if batch is None
         else batch_files(photos, batch, arguments.prefix or "photos")
     )
-    form = Form(preprocessing=preprocessing_of(arguments), layout=arguments.layout, batch=batch)
+    form = Form(preprocessing=preprocessing_of(arguments).build(), layout=arguments.layout, batch=batch)
     write_tensors(files, arguments.target, form)
     filled = (
         f", the last one filled up with {left} black ones" if batch and (left := -len(photos) % batch) else ""

@@ -1,23 +1,24 @@
 """The command that publishes bundles."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from models.bundle import Source, bundle, untrained_source
+from models.bundle import bundle, untrained_source
 from models.checkpoints import Wish
-from models.checkpoints.source import trained
+from models.checkpoints.source import Trained, trained
 from models.commands.arguments import NETWORK_NAMES, add_preprocessing, gears_of, preprocessing_of
 from models.commands.command import Command
 from models.errors import InvalidValueError
 from models.frameworks.forward import Forward, forward_of, installed_forward
 from models.lite import VARIABLE, add_lite, find_interpreter
-from models.networks import Network, describe
+from models.networks import describe
 from models.publish import drafted, write_files
 
 
 def _add_publish(publish: argparse.ArgumentParser) -> None:
-    publish.add_argument("--network", required=True, help=f"one of {NETWORK_NAMES}")
+    publish.add_argument("--network", help=f"one of {NETWORK_NAMES}; seen in FILE")
     weights = publish.add_mutually_exclusive_group(required=True)
     weights.add_argument("--untrained", action="store_true", help="with random weights")
     weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="with the weights of FILE")
@@ -51,13 +52,14 @@ def _add_publish(publish: argparse.ArgumentParser) -> None:
 def _publish(arguments: argparse.Namespace) -> str:
     lite_gears = () if arguments.lite_gears == "none" else gears_of(arguments.lite_gears)
     labels = None if arguments.labels is None else _read_labels(arguments.labels)
-    classes = arguments.classes if labels is None else len(labels)
-    network, source = _network_and_source(arguments, classes)
+    found = _chosen(arguments, arguments.classes if labels is None else len(labels))
+    network, source = found.network, found.source
+    choice = preprocessing_of(arguments, found.origin.recipe.preprocessing if found.origin else None)
     files = bundle(
         network,
         source,
-        labels=labels or [f"class {index}" for index in range(network.classes)],
-        preprocessing=preprocessing_of(arguments),
+        labels=labels or _labels(found, arguments.classes),
+        preprocessing=choice.build(),
         forward=_forward(arguments.golden, source.provenance.framework),
     )
     lite = find_interpreter() if lite_gears else None
@@ -75,19 +77,26 @@ def _publish(arguments: argparse.Namespace) -> str:
     return published
 
 
-def _network_and_source(arguments: argparse.Namespace, classes: int | None) -> tuple[Network, Source]:
-    if arguments.checkpoint is None:
-        width = 1.0 if arguments.width is None else arguments.width
-        network = describe(arguments.network, classes=classes, width=width)
-        return network, untrained_source(network, arguments.seed)
-    wish = Wish(network=arguments.network, classes=classes, width=arguments.width)
-    found = trained(arguments.checkpoint, wish, stem_pool=arguments.stem_pool)
-    return found.network, found.source
+def _chosen(arguments: argparse.Namespace, classes: int | None) -> Trained:
+    if arguments.checkpoint is not None:
+        wish = Wish(network=arguments.network, classes=classes, width=arguments.width)
+        return trained(arguments.checkpoint, wish, stem_pool=arguments.stem_pool)
+    if arguments.network is None:
+        raise InvalidValueError(f"network is required with --untrained; allowed are {NETWORK_NAMES}")
+    width = 1.0 if arguments.width is None else arguments.width
+    network = describe(arguments.network, classes=classes, width=width)
+    return Trained(network=network, source=untrained_source(network, arguments.seed), origin=None)
+
+
+def _labels(found: Trained, classes: int | None) -> Sequence[str]:
+    if found.origin and classes is None:
+        return found.origin.labels
+    return [f"class {index}" for index in range(found.network.classes)]
 
 
 def _forward(wish: Literal["pytorch", "mindspore", "onnx"] | None, trained_by: str | None) -> Forward | None:
     if wish is None:
-        return installed_forward(trained_by)
+        return installed_forward(trained_by.split()[0] if trained_by else None)  # without its version
     return None if wish == "onnx" else forward_of(wish)
 
 

@@ -8,5 +8,6 @@ loop.py         the loop                                     (learner.py: what i
 torch_learner.py, mindspore_learner.py
 savepoints.py   the state of a run <-> a checkpoint file
 evaluation.py   answers and classes -> accuracy, confusion
-watching.py     steps and epochs -> those who watch: lines of a file, progress.py, tensorboard.py
+                (served.py: the same of a served model)
+watching.py     steps and epochs -> those who watch: lines of a file, progress.py, tensorboard.py, report.py
 """

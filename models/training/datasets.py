@@ -59,6 +59,9 @@ class Dataset(Protocol):
         Raises InvalidValueError, with the file, if it is damaged.
         """
 
+    def encoded(self, index: int) -> bytes | None:
+        """Return the picture's own file as it is, JPEG, PNG or WebP; None where it has none."""
+
     def __len__(self) -> int:
         """Return how many pictures there are."""
 
@@ -102,6 +105,10 @@ class PictureFolder:
         """Return a picture."""
         return read_picture(self._files[index])
 
+    def encoded(self, index: int) -> bytes | None:
+        """Return the picture's file."""
+        return Path(self._files[index]).read_bytes()
+
     def __len__(self) -> int:
         """Return how many pictures there are."""
         return len(self._files)
@@ -121,6 +128,10 @@ class Cifar10:
     def picture(self, index: int) -> Image.Image:
         """Return a picture."""
         return Image.fromarray(self._pixels[index])
+
+    def encoded(self, index: int) -> bytes | None:  # noqa: ARG002 - none has a file
+        """Return None."""
+        return None
 
     def __len__(self) -> int:
         """Return how many pictures there are."""
@@ -149,6 +160,10 @@ class SyntheticPictures:
         noisy = smooth + chance.normal(0, _SYNTHETIC_NOISE, smooth.shape)
         return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
+    def encoded(self, index: int) -> bytes | None:  # noqa: ARG002 - none has a file
+        """Return None."""
+        return None
+
     def __len__(self) -> int:
         """Return how many pictures there are."""
         return len(self.labels)
@@ -166,6 +181,10 @@ class KeptPictures:
         """Return a picture; threads that ask for it at the same moment get the same object."""
         kept = self._kept.get(index)
         return self._kept.setdefault(index, self._dataset.picture(index)) if kept is None else kept
+
+    def encoded(self, index: int) -> bytes | None:
+        """Return the picture's own file, which is not kept."""
+        return self._dataset.encoded(index)
 
     def __len__(self) -> int:
         """Return how many pictures there are."""

@@ -49,6 +49,11 @@ class Evaluation:
     loss: float
     confusion: NDArray[np.int64]  # (classes, classes)
 
+    @property
+    def right(self) -> int:
+        """Return how many pictures were right."""
+        return round(self.top1 * self.n)
+
     def by_class(self) -> NDArray[np.float64]:
         """Return the share of each class's pictures that were right; NaN for a class without any."""
         pictures = self.confusion.sum(axis=1)

@@ -5,7 +5,7 @@ A recipe is saved with every checkpoint; with its seed it says all that a run de
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import yaml
@@ -61,6 +61,11 @@ class DataChoice(_Strict):
     images: Annotated[int, Field(ge=0)] = 0
     is_cached: bool = False
     workers: Count = 4
+
+    @property
+    def evaluation_name(self) -> str:
+        """Return what the pictures of evaluation are called: the last two names of their path, if they have one."""
+        return "/".join(PurePath(self.evaluation or self.train).parts[-2:]) or self.format
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,17 @@ class Savepoint:
     state: State
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a checkpoint of a training says of its weights: how they were trained, and what was measured of them."""
+
+    recipe: Recipe
+    framework: str
+    labels: tuple[str, ...]
+    position: Position
+    accuracy: Accuracy | None
+
+
 def write_savepoint(path: Path, point: Savepoint) -> None:
     """Write a file that appears at once, or not at all."""
     tensors = {
@@ -98,6 +109,25 @@ def read_savepoint(path: Path) -> Savepoint:
             f"checkpoint {path} is none of a training: it holds weights, and not where it stood"
         )
     return _savepoint(json.loads(metadata[_KEY]), tensors, path)
+
+
+def read_origin(path: Path) -> Origin | None:
+    """Return what a checkpoint says of its training, without its tensors; None for any other file."""
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError:
+        return None
+    if _KEY not in metadata:
+        return None
+    about = json.loads(metadata[_KEY])
+    return Origin(
+        recipe=parse_recipe(about["recipe"], where=f"in {path}"),
+        framework=about["framework"],
+        labels=tuple(about["labels"]),
+        position=_position(about),
+        accuracy=_accuracy(about),
+    )
 
 
 class Shelf:
@@ -144,16 +174,23 @@ def _savepoint(about: dict[str, Any], tensors: dict[str, Array], path: Path) -> 
         names = [name for name in tensors if name.startswith(prefix)]
         return {name.removeprefix(prefix): tensors.pop(name) for name in names}
 
-    position = about["position"] | {"losses": float.fromhex(about["position"]["losses"])}
     raw, velocities = with_prefix(_RAW), with_prefix(_VELOCITY)
     return Savepoint(
         recipe=parse_recipe(about["recipe"], where=f"in {path}"),
         framework=about["framework"],
         labels=tuple(about["labels"]),
         devices=about["devices"],
-        position=Position(**position),
-        accuracy=about["accuracy"] and Accuracy(**about["accuracy"]),
+        position=_position(about),
+        accuracy=_accuracy(about),
         state=State(
             weights=tensors, raw=raw, velocities=velocities, loss_scale=LossScale(**about["loss_scale"])
         ),
     )
+
+
+def _position(about: dict[str, Any]) -> Position:
+    return Position(**about["position"] | {"losses": float.fromhex(about["position"]["losses"])})
+
+
+def _accuracy(about: dict[str, Any]) -> Accuracy | None:
+    return about["accuracy"] and Accuracy(**about["accuracy"])
