@@ -65,7 +65,7 @@ class Classification:
 
     model: str
     version: str
-    engine: str
+    engine: str  # what computed the answers; several are parted by commas
     results: list[list[ScoredClass]]
     sources: list[Source]  # of each image's answer
     times: StageTimes
@@ -109,7 +109,7 @@ class Inference:
         return Classification(
             model=model.name,
             version=model.version,
-            engine=model.about,
+            engine=", ".join(dict.fromkeys(answer.engines)),
             results=results,
             sources=answer.sources,
             times=times,

@@ -25,7 +25,7 @@ from anyio.to_thread import run_sync
 
 from service.batching import QueueAnswer, Urgency
 from service.bell import Bell
-from service.cache import AnswerCache
+from service.cache import Answer, AnswerCache
 from service.deadline import Deadline
 from service.decoding import Keep
 from service.errors import EngineFault, InvalidInput, ServiceError
@@ -73,6 +73,7 @@ class SharedAnswer:
     """The logits of a request's images in their order, and how they came about."""
 
     logits: Logits
+    engines: list[str]  # for each image, what computed it
     sources: list[Source]
     decode_s: float  # with the time to tell the images apart
     queue_s: float  # with the time that the errands of others took longer than one's own
@@ -116,7 +117,7 @@ class Sharing:
                 self._leave(errand, asker)
             asker.forget()
 
-    def settle(self, errand: "_Errand", outcome: Logits | ServiceError, settler: "_Asker") -> None:
+    def settle(self, errand: "_Errand", outcome: Answer | ServiceError, settler: "_Asker") -> None:
         """Give all who ask for an image its answer, unless it has come already."""
         if errand.outcome is not None:
             return
@@ -158,7 +159,7 @@ class Sharing:
 
     def _joined(self, keys: Sequence[bytes], asker: "_Asker") -> SharedAnswer:
         """Put the answers to the images of a request together, or raise what is wrong with the first bad one."""
-        rows: list[Logits] = []
+        answers: list[Answer] = []
         sources: dict[bytes, Source] = {}
         by_image: list[Source] = []
         for place, key in enumerate(keys):
@@ -166,12 +167,13 @@ class Sharing:
             if isinstance(errand.outcome, ServiceError):
                 raise _own(errand.outcome, f"images[{place}]: " if len(keys) > 1 else "")
             if errand.outcome is not None:
-                rows.append(errand.outcome)
+                answers.append(errand.outcome)
             by_image.append(_again(sources[key]) if key in sources else _source(errand, asker))
             sources[key] = by_image[-1]
         self.metrics.coalesced_images.labels(*asker.work.labels).inc(by_image.count("shared"))
         return SharedAnswer(
-            logits=np.stack(rows),
+            logits=np.stack([answer.logits for answer in answers]),
+            engines=[answer.engine for answer in answers],
             sources=by_image,
             decode_s=asker.decode_s,
             queue_s=asker.queue_s + time.monotonic() - asker.carried_at,
@@ -182,7 +184,7 @@ class Sharing:
 @dataclass(slots=True, eq=False)
 class _Errand:
     key: bytes
-    outcome: Logits | ServiceError | None  # logits (classes,)
+    outcome: Answer | ServiceError | None
     settler: "_Asker | None" = None  # None where the outcome was in the cache
     row: Rows | None = None  # (side, side, 3), once decoded, whoever carries it on
     askers: dict["_Asker", None] = field(default_factory=dict)  # in the order in which they came
@@ -277,8 +279,8 @@ class _Asker:
             raise
         self.queue_s += answer.queue_s
         self.engine_s += answer.engine_s
-        for errand, logits in zip(errands, answer.logits, strict=True):
-            self.sharing.settle(errand, logits, self)
+        for errand, logits, engine in zip(errands, answer.logits, answer.engines, strict=True):
+            self.sharing.settle(errand, Answer(logits=logits, engine=engine), self)
 
 
 def _hand_over(errand: _Errand, candidates: Sequence[_Asker]) -> None:

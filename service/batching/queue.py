@@ -71,6 +71,7 @@ class QueueAnswer:
     """The logits of one request, and where its time went."""
 
     logits: Logits
+    engines: Sequence[str]  # for each row, what ran it
     queue_s: float
     engine_s: float
 
@@ -84,6 +85,7 @@ class _Request(Ticket):
     queue_s: float = 0.0
     engine_s: float = 0.0
     answers: dict[int, Logits] = field(default_factory=dict)  # by the number of their first row
+    engines: dict[int, str] = field(default_factory=dict)
 
     def rows_of(self, part: Part) -> Rows:
         return self.images[part.span.start : part.span.stop]
@@ -92,12 +94,20 @@ class _Request(Ticket):
         if not self.queue_s:
             self.queue_s = now - self.arrived
 
-    def fulfil(self, part: Part, logits: Logits, engine_s: float) -> None:
-        self.answers[part.span.start] = logits
-        self.engine_s += engine_s
+    def fulfil(self, part: Part, logits: Logits, answer: BatchAnswer) -> None:
+        self.answers[part.span.start], self.engines[part.span.start] = logits, answer.engine
+        self.engine_s += answer.engine_s
         if sum(map(len, self.answers.values())) == self.rows and not self.outcome.done():
-            whole = np.concatenate([self.answers[start] for start in sorted(self.answers)])
-            self.outcome.set_result(QueueAnswer(logits=whole, queue_s=self.queue_s, engine_s=self.engine_s))
+            self.outcome.set_result(self._whole())
+
+    def _whole(self) -> QueueAnswer:
+        starts = sorted(self.answers)
+        return QueueAnswer(
+            logits=np.concatenate([self.answers[start] for start in starts]),
+            engines=[self.engines[start] for start in starts for _ in self.answers[start]],
+            queue_s=self.queue_s,
+            engine_s=self.engine_s,
+        )
 
     def fail(self, error: ServiceError) -> None:
         if not self.outcome.done():  # else its caller has gone, which must not disturb the neighbours
@@ -339,7 +349,7 @@ class BatchQueue:
         start = 0
         for request, part in parts:
             request.begin(began)
-            request.fulfil(part, answer.logits[start : start + part.rows], answer.engine_s)
+            request.fulfil(part, answer.logits[start : start + part.rows], answer)
             start += part.rows
 
     def _fail(self, batch: Batch, parts: Sequence[tuple[_Request, Part]], sentence: str) -> None:

@@ -51,6 +51,7 @@ class BatchAnswer:
     """What the engine made of one batch."""
 
     logits: Logits
+    engine: str  # what ran it
     engine_s: float
 
 
@@ -134,7 +135,9 @@ class EngineProcess:
         except BaseException:
             async with self._told("ran this request's batch", limit_s):
                 raise
-        return BatchAnswer(logits=self._logits[:rows].copy(), engine_s=done.nanoseconds / 1e9)
+        return BatchAnswer(
+            logits=self._logits[:rows].copy(), engine=self.about, engine_s=done.nanoseconds / 1e9
+        )
 
     async def ended(self) -> str:
         """Wait until the process is gone; tell how it went."""

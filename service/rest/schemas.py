@@ -59,7 +59,9 @@ class ClassifyAnswer(BaseModel):
     version: str
     request_id: str
     results: Annotated[list[Result], Field(description="One for each image, in the order of the request.")]
-    engine: Annotated[str, Field(description="What ran the model.")]
+    engine: Annotated[
+        str, Field(description="What computed the answers; several engines are parted by commas.")
+    ]
     timing_ms: TimingMs
 
 

@@ -5,15 +5,15 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from service.cache import AnswerCache
+from service.cache import Answer, AnswerCache
 from service.metrics import Metrics
-from service.tensors import Logits
 
 LABELS = ("cats", "3")
 
 
-def answer_of(number: int, classes: int = 10) -> Logits:
-    return np.arange(number, number + classes, dtype=np.float32)
+def answer_of(number: int, classes: int = 10) -> Answer:
+    logits = np.arange(number, number + classes, dtype=np.float32)
+    return Answer(logits=logits, engine=f"engine {number}")
 
 
 def key_of(number: int) -> bytes:
@@ -38,8 +38,9 @@ def test_an_answer_comes_back_as_it_was_put() -> None:
     for number in range(3):
         found = cache.get(key_of(number), LABELS)
         assert found is not None
-        assert found.dtype == np.float32
-        assert found.tolist() == answer_of(number).tolist()
+        assert found.logits.dtype == np.float32
+        assert found.logits.tolist() == answer_of(number).logits.tolist()
+        assert found.engine == f"engine {number}"
     assert cache.get(key_of(3), LABELS) is None
 
 
@@ -66,7 +67,7 @@ def test_no_more_memory_is_held_than_counted(classes: int) -> None:
     try:
         before = tracemalloc.get_traced_memory()[0]
         for number in range(20_000):
-            cache.put(os.urandom(32), batch[number % 64])
+            cache.put(os.urandom(32), Answer(logits=batch[number % 64], engine="one"))
         held = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()

@@ -2,12 +2,10 @@
 
 import asyncio
 import logging
-import math
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any, Self
 
 import anyio
@@ -17,7 +15,7 @@ import pytest
 from anyio.abc import TaskGroup
 from anyio.to_thread import run_sync
 
-from gated import LABELS, GatedEngine, becomes_true, picture_of, queue_over
+from gated import LABELS, GatedEngine, becomes_true, picture_of
 from patience import PATIENCE_S
 from service.bell import Bell
 from service.cache import AnswerCache
@@ -27,45 +25,17 @@ from service.health import Health
 from service.inference import Inference
 from service.journal import Journal
 from service.metrics import Metrics
-from service.repository.bundle import load_bundle
 from service.rest import HttpListener, RestDoor, build_app
 from service.rpc import Classifier, RpcServer
 from service.sharing import Sharing
 from service.stubs.cardinal.v1 import classifier_pb2 as wire
 from service.stubs.cardinal.v1.classifier_pb2_grpc import ClassifierStub
 from service.uploads import BodyLimits, Uploads
-from serving import DEMO
+from shelf import BUNDLE, Shelf
 
 pytestmark = pytest.mark.anyio
 
 MODEL = LABELS[0]
-BUNDLE = load_bundle(DEMO / "sknet50" / "1")
-
-
-class Shelf:
-    """A repository of one model, whose engine the test holds."""
-
-    slots: tuple[()] = ()
-
-    def __init__(self, engine: GatedEngine, metrics: Metrics) -> None:
-        self.queue = queue_over(engine, metrics, side=BUNDLE.manifest.input_size)
-        self._model = SimpleNamespace(
-            about="gated",
-            name=MODEL,
-            version=LABELS[1],
-            bundle=BUNDLE,
-            queue=self.queue,
-        )
-
-    def slot(self, _model: str, _version: str | None) -> SimpleNamespace:
-        return SimpleNamespace(model=MODEL, version=LABELS[1])
-
-    def find(self, _model: str, _version: str | None) -> SimpleNamespace:
-        return self._model
-
-    def number_in(self, score: float) -> int:
-        """Tell which picture has this score: the engine answers its number and the negative of it."""
-        return round(BUNDLE.manifest.temperature * math.log(score / (1 - score)) / 2)
 
 
 class Plug(bytes):
@@ -97,7 +67,7 @@ class Site:
     def __init__(self, tasks: TaskGroup) -> None:
         self._tasks = tasks
         self.metrics, self.engine = Metrics(), GatedEngine()
-        self.shelf = Shelf(self.engine, self.metrics)
+        self.shelf = Shelf([self.engine], self.metrics)
         self.decoder = Decoder(threads=1, max_pixels=1_000_000)
         self.sharing = Sharing(AnswerCache(max_bytes=0, metrics=self.metrics), self.metrics)
         self.journal = Journal(self.metrics, max_requests=64)

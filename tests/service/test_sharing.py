@@ -132,7 +132,7 @@ class Stage:
 
     def __init__(self, tasks: TaskGroup, cache_bytes: int, max_queued_rows: int) -> None:
         self.tasks, self.engine, self.decoder, self.metrics = tasks, GatedEngine(), GatedDecoder(), Metrics()
-        self.queue = queue_over(self.engine, self.metrics, max_queued_rows=max_queued_rows)
+        self.queue = queue_over([self.engine], self.metrics, max_queued_rows=max_queued_rows)
         self.sharing = Sharing(AnswerCache(max_bytes=cache_bytes, metrics=self.metrics), self.metrics)
 
     def caller(self, *images: int, seconds: float = 60.0, identity: bytes = b"cats 3") -> Caller:
@@ -732,7 +732,7 @@ async def test_whatever_happens_each_of_800_requests_gets_its_own_answer_or_its_
     chance, metrics = random.Random(seed), Metrics()
     engine, decoder = RestlessEngine(chance), GatedDecoder()
     decoder.turns = iter(lambda: chance.randrange(4), None)
-    queue = queue_over(engine, metrics, max_queued_rows=24)
+    queue = queue_over([engine], metrics, max_queued_rows=24)
     sharing = Sharing(AnswerCache(max_bytes=cache_bytes, metrics=metrics), metrics)
     callers = []
     with anyio.fail_after(PATIENCE_S):

@@ -47,6 +47,7 @@ class GatedEngine:
         self.expected_s: list[float] = []
         self.errors: deque[Exception] = deque()  # for the next batches, instead of answers
         self.surplus_rows = 0  # answered above what was asked
+        self.about = "gated"
         self.batch_s = 0.001  # what it says that a batch took
         self._permits = anyio.Semaphore(0)
         self._bell = Bell()
@@ -75,7 +76,7 @@ class GatedEngine:
             raise self.errors.popleft()
         answered = (numbers + [0] * max(0, self.surplus_rows))[: len(numbers) + self.surplus_rows]
         logits: Logits = np.array([logits_of(number) for number in answered], np.float32).reshape(-1, 2)
-        return BatchAnswer(logits=logits, engine_s=self.batch_s)
+        return BatchAnswer(logits=logits, engine=self.about, engine_s=self.batch_s)
 
     def be_ready(self, *, is_ready: bool) -> None:
         self._is_ready = is_ready
@@ -91,12 +92,12 @@ class GatedEngine:
 
 
 def queue_over(
-    engine: GatedEngine, metrics: Metrics, *, side: int = 1, max_queued_rows: int = 64
+    engines: Sequence[GatedEngine], metrics: Metrics, *, side: int = 1, max_queued_rows: int = 64
 ) -> BatchQueue:
-    """Put a queue before an engine; whoever uses it has to run it."""
+    """Put a queue before engines; whoever uses it has to run it."""
     bounds = Bounds(max_rows=max_queued_rows, max_device_s=1000)
     policy = QueuePolicy(row_shape=(side, side, 3), bounds=bounds)
-    return BatchQueue([engine], policy, metrics, LABELS)
+    return BatchQueue(engines, policy, metrics, LABELS)
 
 
 async def becomes_true(truth: Callable[[], bool]) -> None:
