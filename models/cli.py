@@ -23,6 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TrainingFailedError as error:
         sys.stderr.write(f"cardinal-models: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("cardinal-models: interrupted\n")
+        return 130
     sys.stdout.write(f"{report}\n")
     return 0
 

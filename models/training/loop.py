@@ -36,8 +36,8 @@ class Training:
 def train(training: Training, position: Position) -> Position:
     """Train from a position to the end of the recipe, and return the last position.
 
-    Raises TrainingFailedError for a loss that is no number, and where a checkpoint cannot be written; those that
-    were written before stay.
+    Raises TrainingFailedError for a loss that is no number; InvalidValueError for a damaged picture and OSError for a
+    full disk. Checkpoints that were written before stay.
     """
     recipe, learner, feed = training.recipe, training.learner, training.feed
     rate_of = rates(recipe.schedule, steps_per_epoch=feed.steps, epochs=recipe.epochs)
@@ -75,7 +75,7 @@ def _check(training: Training, step: Step, number: int) -> None:
     if step.is_skipped and training.learner.loss_scale.factor > 1:
         return  # a smaller loss scale may help, and the weights are as they were
     what = "the gradients overflow at a loss scale of 1" if step.is_skipped else f"the loss is {step.loss}"
-    raise TrainingFailedError(f"{what} at step {number + 1}; {_kept(training)}")
+    raise TrainingFailedError(f"{what} at step {number + 1}; {training.shelf.kept()}")
 
 
 def _moved(position: Position, step: Step) -> Position:
@@ -138,19 +138,8 @@ def _save(
         accuracy=_accuracy(evaluation) if evaluation else None,
         state=learner.state(),
     )
-    try:
-        return training.shelf.put(point, is_best=is_best)
-    except OSError as error:
-        where = f"after epoch {position.epoch}, step {position.step}"
-        raise TrainingFailedError(
-            f"no checkpoint could be written {where}: {error}; {_kept(training)}"
-        ) from error
+    return training.shelf.put(point, is_best=is_best)
 
 
 def _accuracy(evaluation: Evaluation) -> Accuracy:
     return Accuracy(top1=evaluation.top1, top5=evaluation.top5, n=evaluation.n)
-
-
-def _kept(training: Training) -> str:
-    newest = training.shelf.newest()
-    return f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"

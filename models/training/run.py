@@ -6,6 +6,7 @@ and steps, and the best.
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from models.checkpoints import Wish, import_weights, read_checkpoint
-from models.errors import InvalidValueError
+from models.errors import InvalidValueError, TrainingFailedError
 from models.initial import initial_weights
 from models.networks import Network
 from models.training.datasets import Dataset, open_dataset
@@ -84,14 +85,22 @@ def run(order: Order) -> Ended:
             shelf=shelf,
             watchers=watchers,
         )
-        try:
-            position = train(training, position)
-        finally:
-            for watcher in watchers:
-                watcher.close()
+        position = _trained(training, position)
     finally:
         learner.world.close()
     return Ended(best=shelf.best(), newest=shelf.newest(), top1=position.best_top1)
+
+
+def _trained(training: Training, position: Position) -> Position:
+    """Train; tell of a damaged picture or a full disk what is left of the run."""
+    try:
+        return train(training, position)
+    except (InvalidValueError, OSError) as error:
+        raise TrainingFailedError(f"{error}; {training.shelf.kept()}") from error
+    finally:
+        for watcher in training.watchers:
+            with suppress(OSError):  # what was wrong with the disk has been told
+                watcher.close()
 
 
 def _watchers(order: Order, learner: Learner, labels: Sequence[str], taken: int) -> Sequence[Watcher]:

@@ -146,10 +146,16 @@ class Shelf:
             link.unlink(missing_ok=True)
             link.symlink_to(path.name)
             link.replace(self._folder / BEST)
-        for old in self.paths()[: -self._keep]:
+        left_by_killed = list(self._folder.glob(f".*{SUFFIX}.*"))
+        for old in [*self.paths()[: -self._keep], *left_by_killed]:
             if old != self.best():
                 old.unlink(missing_ok=True)
         return path
+
+    def kept(self) -> str:
+        """Say what is left of a training that failed."""
+        newest = self.newest()
+        return f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
 
     def paths(self) -> list[Path]:
         """Return the checkpoints, oldest first."""
