@@ -115,14 +115,12 @@ class TorchLearner:
     def restore(self, state: State) -> None:
         """Go on from a state."""
         torch_network.load(self._module, state.raw or state.weights)
-        if self._recipe.ema:
-            self._average = {name: self._tensor(array) for name, array in state.weights.items()}
+        for name, tensor in self._average.items():
+            tensor.copy_(self._tensor(state.weights[name]))
         for name, parameter in self._module.named_parameters():
             if name in state.velocities:
-                velocity = self._tensor(state.velocities[name])
-                self._optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
-                    velocity
-                )
+                velocity = torch.empty_like(parameter).copy_(self._tensor(state.velocities[name]))
+                self._optimizer.state[parameter]["momentum_buffer"] = velocity
         self.loss_scale = state.loss_scale
 
     @property

@@ -17,14 +17,20 @@ def mindspore(program: str, *words: str | Path, folder: Path, fails: bool = Fals
 
     That is its errors where it is to fail with the exit code 2. Without that environment CI fails and others skip.
     """
-    if not MINDSPORE.is_dir():
-        if os.environ.get("CI"):
-            pytest.fail(f"{MINDSPORE} is missing, though CI runs make test")
-        pytest.skip(f"{MINDSPORE} is missing: make test installs MindSpore there")
+    mindspore_python()
     command = [str(MINDSPORE / program), *map(str, words)]
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
     assert ended.returncode == (2 if fails else 0), ended.stderr
     return ended.stderr if fails else ended.stdout
+
+
+def mindspore_python() -> str:
+    """Return the interpreter that has MindSpore. Without it CI fails and others skip."""
+    if not MINDSPORE.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail(f"{MINDSPORE} is missing, though CI runs make test")
+        pytest.skip(f"{MINDSPORE} is missing: make test installs MindSpore there")
+    return str(MINDSPORE / "python")
 
 
 def mindspore_program(*words: str | Path, folder: Path) -> str:

@@ -1,0 +1,200 @@
+"""Trainings as users start them, in PyTorch; those in MindSpore are in test_mindspore_training.py."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from models.checkpoints import Wish, import_weights, read_checkpoint, write_checkpoint
+from models.errors import InvalidValueError, TrainingFailedError
+from models.training.recipe import Recipe
+from models.training.run import Order, run
+from models.training.savepoints import read_savepoint
+from models.weights import random_weights
+from recipes import noise_folder, small
+from training import begin, command, end, is_same, lines, losses, newest, train
+
+pytestmark = pytest.mark.timeout(300)  # a framework starts
+
+KILLS = 2
+
+
+def ordered(recipe: Recipe, folder: Path, *, is_resumed: bool = False) -> Order:
+    return Order(recipe=recipe, framework="torch", device="cpu", folder=folder, is_resumed=is_resumed)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unbroken") / "run"
+    run(ordered(small(ema=0.5, epochs=3, checkpoints={"every_steps": 1, "keep": 2}), folder))
+    return folder
+
+
+def test_a_run_leaves_its_recipe_a_log_and_checkpoints(unbroken: Path) -> None:
+    point = newest(unbroken)
+    assert (point.position.epoch, point.position.step) == (3, 0)
+    assert point.recipe == small(ema=0.5, epochs=3, checkpoints={"every_steps": 1, "keep": 2})
+    assert point.recipe.text() == (unbroken / "recipe.yaml").read_text()
+    assert point.framework.startswith("pytorch ")
+    assert point.labels == ("pattern 0", "pattern 1", "pattern 2", "pattern 3")
+    assert len(losses(unbroken)) == 18
+    best = read_savepoint(unbroken / "checkpoints" / "best.safetensors")
+    assert best.accuracy
+    measured = [line["evaluation"]["top1"] for line in lines(unbroken) if line["event"] == "epoch"]
+    assert best.accuracy.top1 == max(measured)
+    assert best.accuracy.n == 24
+
+
+def test_a_checkpoint_is_one_that_every_command_reads(unbroken: Path) -> None:
+    path = next((unbroken / "checkpoints").glob("0003-*"))
+    imported = import_weights(read_checkpoint(path), Wish())
+    assert imported.network == newest(unbroken).recipe.network.describe()
+    assert imported.weights["fc.bias"].tobytes() == newest(unbroken).state.weights["fc.bias"].tobytes()
+
+
+def test_the_same_seed_gives_the_same_losses_and_another_one_others(unbroken: Path, tmp_path: Path) -> None:
+    again = newest(unbroken).recipe
+    run(ordered(again, tmp_path / "again"))
+    assert lines(tmp_path / "again") == lines(unbroken)
+    assert is_same(newest(tmp_path / "again"), newest(unbroken))
+    run(ordered(small(ema=0.5, epochs=3, seed=2), tmp_path / "other"))
+    assert losses(tmp_path / "other") != losses(unbroken)
+
+
+def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_weights(
+    unbroken: Path, tmp_path: Path
+) -> None:
+    recipe, folder = newest(unbroken).recipe, tmp_path / "run"
+    began_s = time.monotonic()
+    train("torch", recipe, tmp_path / "one_process")
+    whole_s = time.monotonic() - began_s
+    chance = random.Random(os.urandom(8))
+    kills = 0
+    for attempt in range(KILLS):
+        process = begin(command("torch", recipe, folder, *(["--resume"] if attempt else [])))
+        assert process.stderr
+        process.stderr.readline()  # it has taken a step
+        try:
+            process.wait(chance.uniform(0, whole_s / KILLS / 2))
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+    train("torch", recipe, folder, "--resume")
+    assert kills
+    assert is_same(newest(folder), newest(tmp_path / "one_process"))
+    assert lines(folder) == lines(tmp_path / "one_process")
+    assert not list((folder / "checkpoints").glob(".*.safetensors.*"))
+
+
+def test_only_the_last_checkpoints_and_the_best_are_kept(tmp_path: Path) -> None:
+    ended = run(ordered(small(epochs=5, checkpoints={"keep": 1}), tmp_path))
+    kept = {path.name for path in (tmp_path / "checkpoints").iterdir() if not path.is_symlink()}
+    assert ended.best
+    assert kept == {ended.best.name, "0005-000000.safetensors"}
+
+
+def test_a_run_is_neither_written_over_nor_resumed_with_another_recipe(unbroken: Path) -> None:
+    recipe = newest(unbroken).recipe
+    with pytest.raises(InvalidValueError, match=r"holds a run .* go on with it by --resume"):
+        run(ordered(recipe, unbroken))
+    with pytest.raises(InvalidValueError, match="batch was 4 and is 8"):
+        run(
+            ordered(
+                small(ema=0.5, epochs=3, checkpoints={"every_steps": 1, "keep": 2}, batch=8),
+                unbroken,
+                is_resumed=True,
+            )
+        )
+
+
+def test_to_resume_what_has_ended_does_nothing(unbroken: Path) -> None:
+    before = lines(unbroken)
+    ended = run(ordered(newest(unbroken).recipe, unbroken, is_resumed=True))
+    assert ended.top1 == max(line["evaluation"]["top1"] for line in before if line["event"] == "epoch")
+    assert lines(unbroken) == before
+
+
+def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    recipe = small(schedule={"kind": "multi_step", "rate": 0.01, "gamma": 1e30, "milestones": [1]}, epochs=3)
+    with pytest.raises(
+        TrainingFailedError, match=r"the loss is (nan|inf) at step \d+; the last good checkpoint is .*0001"
+    ):
+        run(ordered(recipe, tmp_path))
+    assert newest(tmp_path).position.epoch == 1
+
+
+def test_a_damaged_picture_is_named_and_the_last_checkpoint_kept(tmp_path: Path) -> None:
+    pictures = noise_folder(tmp_path / "pictures", 24, 4)
+    recipe = small(data={"format": "folder", "train": str(pictures)}, epochs=3)
+    watched = ordered(recipe, tmp_path / "run")
+    run(ordered(small(data={"format": "folder", "train": str(pictures)}, epochs=1), tmp_path / "first"))
+    damaged = pictures / "class 2" / "0002.png"
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    with pytest.raises(TrainingFailedError, match=r"0002\.png .*there is no checkpoint yet"):
+        run(watched)
+
+
+def test_a_full_disk_is_told_and_the_last_checkpoint_kept(tmp_path: Path) -> None:
+    """Files of this process may grow to a size that the log reaches in the second epoch, or a checkpoint."""
+    recipe = small(epochs=2, checkpoints={"every_epochs": 1})
+    first = tmp_path / "first"
+    run(ordered(recipe, first))
+    size = newest_path(first).stat().st_size
+    program = (
+        "import resource, signal, sys; from models.cli import main;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size - 1}, {size - 1}));"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    words = command("torch", recipe, tmp_path / "full")
+    told = end(begin([sys.executable, "-c", program, *words[3:]]), code=1)
+    assert "0001-000000.safetensors" in told
+    assert "File too large" in told
+    assert told.rstrip().endswith("there is no checkpoint yet")
+    assert not list((tmp_path / "full" / "checkpoints").iterdir())
+
+
+def newest_path(folder: Path) -> Path:
+    return max((folder / "checkpoints").glob("[0-9]*.safetensors"))
+
+
+def test_256_pictures_of_noise_are_learnt_by_heart(tmp_path: Path) -> None:
+    pictures = str(noise_folder(tmp_path / "pictures", 256, 4))
+    recipe = small(
+        network={"name": "sknet50_paper", "classes": 4, "width": 1 / 8},
+        data={"format": "folder", "train": pictures, "evaluation": pictures, "is_cached": True},
+        augmentation={},
+        batch=32,
+        epochs=16,
+        evaluate_every=4,
+        schedule={"kind": "step_cosine", "rate": 0.1, "warmup_epochs": 1},
+        start={"initialisation": "fan_out_silent"},
+        checkpoints={"every_epochs": 100},
+    )
+    assert run(ordered(recipe, tmp_path / "run")).top1 == 1.0
+
+
+def test_two_processes_learn_what_one_does_from_batches_of_twice_the_size(tmp_path: Path) -> None:
+    """Norms are frozen, since those of a process see its own pictures only; 25 pictures are no multiple of two."""
+    start = str(tmp_path / "start.safetensors")
+    changes = {"data__images": 25, "norms": "frozen", "start": {"checkpoint": start}}
+    alone, together = small(batch=4, **changes), small(batch=2, **changes)
+    write_checkpoint(Path(start), random_weights(alone.network.describe(), seed=1))
+    train("torch", alone, tmp_path / "alone")
+    words = command("torch", together, tmp_path / "together")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    end(begin([*torchrun, "--module", *words[2:]]))
+    assert losses(tmp_path / "together") == pytest.approx(losses(tmp_path / "alone"), rel=1e-4)
+    measured = [
+        [line["evaluation"] for line in lines(tmp_path / name) if line["event"] == "epoch"]
+        for name in ("alone", "together")
+    ]
+    for one, two in zip(*measured, strict=True):
+        assert (one["n"], one["confusion"]) == (25, two["confusion"])
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-4)
