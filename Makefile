@@ -32,7 +32,7 @@ serve: $(VENV)/.installed lite
 	$(BIN)/cardinal serve $(ARGS)
 
 test: $(VENV)/.installed-dev $(VENV)/.installed-tools $(MINDSPORE)/.installed lite
-	$(BIN)/pytest --cov --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --cov --cov-report=term:skip-covered $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -24,7 +24,7 @@ from patience import PATIENCE_S
 from pictures import encoded
 from serving import ROOT, RunningServer
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("published")]  # published once for all of them
 
 NAMES = ["se_resnext50", "resnext101", "sknet50"]
 
