@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("cardinal-models: interrupted\n")
         return 130
-    sys.stdout.write(f"{report}\n")
+    if report:  # of several processes, the first one tells
+        sys.stdout.write(f"{report}\n")
     return 0
 
 

@@ -36,7 +36,7 @@ def trained(path: Path, wish: Wish, *, stem_pool: Literal["ceil", "padded"] | No
     Raises InvalidValueError where the file fits no network, or does not tell how its stem pools.
     """
     checkpoint = read_checkpoint(path)
-    origin = read_origin(path) if checkpoint.format == "safetensors" else None
+    origin = read_origin(path)
     imported = import_weights(checkpoint, _completed(wish, origin))
     provenance = ProvenanceSection(
         untrained=False,

@@ -3,14 +3,15 @@
 import argparse
 import json
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from models.checkpoints import Wish
-from models.checkpoints.source import trained
+from models.checkpoints.source import Trained, trained
 from models.commands.arguments import add_preprocessing, preprocessing_of
 from models.commands.command import Command
 from models.errors import InvalidValueError
@@ -18,6 +19,7 @@ from models.networks import Network, describe
 from models.training.datasets import Dataset, open_dataset
 from models.training.evaluation import MANY, Evaluation, evaluate
 from models.training.learner import Learner, LossScale, State
+from models.training.progress import CountedPictures
 from models.training.recipe import DataChoice, NetworkChoice, Recipe, read_recipe
 from models.training.report import Report, report_page
 from models.training.run import Framework, build_learner
@@ -97,18 +99,23 @@ def _evaluate(arguments: argparse.Namespace) -> str:
     recipe = _recipe(arguments, paths, served)
     classes = recipe.network.classes
     dataset = open_dataset(recipe.data, "evaluation", seed=recipe.seed, classes=classes)
-    judged = list(_in_framework(arguments, recipe, dataset, paths)) if paths else []
+    shown = CountedPictures(dataset, sys.stderr)
+    judged = _in_framework(arguments, recipe, shown, paths) if paths else []
+    if paths and not judged:
+        return ""  # this process is not the first one, which tells
     if served:
-        service = served.service
-        judged.append(
-            _Judged(
-                name=f"{service.url}, {service.model} {service.version}",
-                run_by=served.engine,
-                evaluation=evaluate_served(served, dataset),
-                is_served=True,
-            )
-        )
-    return _told(arguments, recipe, dataset, judged) if judged else ""
+        judged.append(_on_server(served, shown))
+    return _told(arguments, recipe, dataset, judged)
+
+
+def _on_server(served: ServedModel, dataset: CountedPictures) -> _Judged:
+    service = served.service
+    return _Judged(
+        name=f"{service.url}, {service.model} {service.version}",
+        run_by=served.engine,
+        evaluation=evaluate_served(served, dataset),
+        is_served=True,
+    )
 
 
 def checkpoints_at(path: Path) -> list[Path]:
@@ -134,7 +141,7 @@ def checkpoints_at(path: Path) -> list[Path]:
 
 
 def _age(path: Path) -> tuple[int, int, int, str]:
-    origin = read_origin(path) if path.suffix == ".safetensors" else None
+    origin = read_origin(path)
     position = (origin.position.epoch, origin.position.step) if origin else (0, 0)
     return *position, path.stat().st_mtime_ns, path.name
 
@@ -155,8 +162,8 @@ def _recipe(arguments: argparse.Namespace, paths: Sequence[Path], served: Served
     if arguments.recipe:
         recipe = read_recipe(arguments.recipe)
     elif paths:
-        found = trained(paths[0], Wish())
-        recipe = found.origin.recipe if found.origin else _without_recipe(found.network)
+        origin = read_origin(paths[0])
+        recipe = origin.recipe if origin else _without_recipe(trained(paths[0], Wish()).network)
     elif served:
         recipe = _without_recipe(describe(served.network, classes=len(served.labels)))
     data = _data(arguments, recipe.data)
@@ -191,37 +198,45 @@ def _data(arguments: argparse.Namespace, choice: DataChoice) -> DataChoice:
 
 
 def _in_framework(
-    arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset, paths: Sequence[Path]
-) -> Iterator[_Judged]:
-    """Yield each checkpoint's evaluation; in other processes than the first nothing is yielded."""
-    wish = Wish(network=recipe.network.name, classes=recipe.network.classes, width=recipe.network.width)
-    pool = recipe.network.describe().stem_pool
-    learner: Learner | None = None
-    for path in paths:
-        found = trained(path, wish, stem_pool=pool)
-        if found.origin and found.origin.labels != dataset.names:
-            raise InvalidValueError(
-                f"checkpoint {path} was trained on the classes {_first(found.origin.labels)};"
-                f" the pictures are of {_first(dataset.names)}"
-            )
-        weights = found.source.weights
-        if learner is None:
-            framework = arguments.framework or _framework(found.source.provenance.framework)
-            learner = build_learner(framework, recipe, weights, device=arguments.device)
-        else:
+    arguments: argparse.Namespace, recipe: Recipe, dataset: CountedPictures, paths: Sequence[Path]
+) -> list[_Judged]:
+    """Return each checkpoint's evaluation, in the first process alone; the others have helped."""
+    learner = _learner(arguments, recipe, _trained(paths[0], recipe, dataset))
+    judged = []
+    try:
+        for path in paths:
+            weights = _trained(path, recipe, dataset).source.weights
             learner.restore(State(weights=weights, raw={}, velocities={}, loss_scale=LossScale()))
-        evaluation = evaluate(
-            learner.logits,
-            dataset,
-            recipe.preprocessing.build(),
-            learner.world,
-            batch=min(recipe.batch, len(dataset)),
-            workers=recipe.data.workers,
-        )
-        if learner.world.rank == 0:
-            yield _Judged(name=str(path), run_by=learner.framework, evaluation=evaluation)
-    if learner:
+            evaluation = evaluate(
+                learner.logits,
+                dataset,
+                recipe.preprocessing.build(),
+                learner.world,
+                batch=min(recipe.batch, len(dataset)),
+                workers=recipe.data.workers,
+            )
+            if learner.world.rank == 0:
+                judged.append(_Judged(name=str(path), run_by=learner.framework, evaluation=evaluation))
+    finally:
         learner.world.close()
+    return judged
+
+
+def _trained(path: Path, recipe: Recipe, dataset: CountedPictures) -> Trained:
+    network = recipe.network.describe()
+    wish = Wish(network=network.name, classes=network.classes, width=network.width)
+    found = trained(path, wish, stem_pool=network.stem_pool)
+    if found.origin and found.origin.labels != dataset.names:
+        raise InvalidValueError(
+            f"checkpoint {path} was trained on the classes {_first(found.origin.labels)};"
+            f" the pictures are of {_first(dataset.names)}"
+        )
+    return found
+
+
+def _learner(arguments: argparse.Namespace, recipe: Recipe, found: Trained) -> Learner:
+    framework = arguments.framework or _framework(found.source.provenance.framework)
+    return build_learner(framework, recipe, found.source.weights, device=arguments.device)
 
 
 def _framework(trained_by: str | None) -> Framework:

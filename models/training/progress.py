@@ -1,10 +1,14 @@
-"""Tell a person how far a training is: steps and epochs -> one line of a terminal, or a line now and then elsewhere."""
+"""Tell a person how far it is: steps and epochs -> one line of a terminal, or a line now and then elsewhere."""
 
 import shutil
 import time
 from collections.abc import Callable
+from threading import Lock
 from typing import TextIO
 
+from PIL import Image
+
+from models.training.datasets import Dataset
 from models.training.evaluation import Evaluation
 from models.training.watching import EpochRecord, StepRecord
 
@@ -83,6 +87,47 @@ class Progress:
         self._stream.write(f"{_BACK}{line}{_ERASE}\n" if self._is_terminal else f"{line}\n")
         self._stream.flush()
         self._is_open = False
+
+
+class CountedPictures:
+    """A dataset that shows on a terminal how many of its pictures were asked for, over and over; elsewhere nothing."""
+
+    def __init__(
+        self, dataset: Dataset, stream: TextIO, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.names, self.labels = dataset.names, dataset.labels
+        self._dataset, self._stream, self._clock = dataset, stream, clock
+        self._is_terminal = stream.isatty()
+        self._lock = Lock()
+        self._asked, self._drawn_s = 0, clock()
+
+    def picture(self, index: int) -> Image.Image:
+        """Return a picture."""
+        self._count()
+        return self._dataset.picture(index)
+
+    def encoded(self, index: int) -> bytes | None:
+        """Return the picture's own file, if it has one."""
+        own = self._dataset.encoded(index)
+        if own is not None:
+            self._count()
+        return own
+
+    def __len__(self) -> int:
+        """Return how many pictures there are."""
+        return len(self._dataset)
+
+    def _count(self) -> None:
+        with self._lock:
+            self._asked += 1
+            in_round = (self._asked - 1) % len(self) + 1
+            now_s = self._clock()
+            if not self._is_terminal or (in_round < len(self) and now_s - self._drawn_s < _REDRAWN_S):
+                return
+            self._drawn_s = now_s
+            shown = f"{in_round:,} of {len(self):,} pictures" if in_round < len(self) else ""
+            self._stream.write(f"{_BACK}{shown}{_ERASE}")
+            self._stream.flush()
 
 
 def in_words(evaluation: Evaluation) -> str:

@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ from models.training.datasets import open_dataset
 from pictures import photo
 from trained import CLASSES, small_recipe, write_trained
 
-pytestmark = pytest.mark.timeout(180)  # a framework is imported
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.timeout(300)  # a framework is imported
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +148,21 @@ def test_pictures_of_other_classes_than_were_learnt_are_refused(
     error = capsys.readouterr().err
     assert "was trained on the classes pattern 0, pattern 1" in error
     assert "the pictures are of a, b, c, d, e and 2 more" in error
+
+
+def test_two_processes_count_what_one_counts(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run / "checkpoints" / "best.safetensors"
+    (one,) = _evaluated(capsys, path)["evaluations"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = ["--module", "models", "evaluate", str(path), "--device", "cpu", "--json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [*torchrun, *words], env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    (both,) = json.loads(ended.stdout)["evaluations"]
+    assert both.pop("loss") == pytest.approx(one.pop("loss"), rel=1e-5)
+    assert both == one
 
 
 def test_the_report_is_a_page_of_the_best_one(

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from models.training.datasets import SyntheticPictures
 from models.training.evaluation import Evaluation
-from models.training.progress import Progress
+from models.training.progress import CountedPictures, Progress
 from models.training.watching import EpochRecord, StepRecord
 
 
@@ -108,3 +109,21 @@ def test_what_ends_in_the_middle_leaves_a_line_of_its_own() -> None:
     _take(progress, clock, 1, 3)
     progress.close()
     assert terminal.getvalue().endswith("\n")
+
+
+def test_pictures_that_are_read_are_counted_on_a_terminal_alone() -> None:
+    dataset = SyntheticPictures(1200, "evaluation", seed=1, classes=3)
+    clock, terminal, file = Clock(), Terminal(), io.StringIO()
+    counted, silent = (
+        CountedPictures(dataset, terminal, clock=clock),
+        CountedPictures(dataset, file, clock=clock),
+    )
+    for index in range(1100):
+        clock.now_s += 1
+        counted.encoded(index)  # which these do not have
+    assert terminal.getvalue() == ""
+    for pictures in (counted, silent):
+        clock.now_s += 1
+        assert pictures.picture(7) == dataset.picture(7)
+    assert terminal.shown() == "1 of 1,200 pictures"
+    assert file.getvalue() == ""
