@@ -1,5 +1,6 @@
 """What the machine has that engines depend on, as its kernel shows it. `root` is where its files are found."""
 
+import os
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ class Machine:
     ascend_nodes: tuple[str, ...]
     cpu_model: str
     cpu_flags: frozenset[str]
+    cpus: int = 1  # that this process may use
 
     @classmethod
     def look(cls, root: Path = Path("/")) -> Self:
@@ -25,6 +27,7 @@ class Machine:
             ascend_nodes=ascend_nodes(root / "dev"),
             cpu_model=info.get("model name", info.get("CPU part", "")),
             cpu_flags=frozenset(info.get("flags", info.get("Features", "")).split()),
+            cpus=len(os.sched_getaffinity(0)),
         )
 
     @property

@@ -56,11 +56,16 @@ class Settings(BaseModel):
         "parted by commas; `auto` takes all NPUs where the bundle has an artifact for them, else the CPU.",
     )
     engine_threads: int = Field(
-        0, ge=0, le=1024, description="CPU threads of each engine process; 0 leaves the choice to the engine."
+        0,
+        ge=0,
+        le=1024,
+        description="CPU threads of each engine process; 0 leaves the choice to the engine, or divides the CPUs by "
+        "the engines of a model that share them.",
     )
     engine_pinning: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="Whether those threads stay on their CPUs; `auto` leaves the choice to the engine.",
+        description="Whether those threads stay on their CPUs; `auto` leaves the choice to the engine, "
+        "and is `off` where several engines of a model share the CPUs.",
     )
     openvino_precision: Literal["auto", "f32", "bf16"] = Field(
         "auto",

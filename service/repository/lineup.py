@@ -67,6 +67,9 @@ def line_up(bundle: Bundle, options: ServingOptions) -> Lineup:
     choice = _Choice(bundle=bundle, options=options)
     devices = options.devices or choice.devices_there()
     engines = tuple(choice.ways(device) for device in devices)
+    on_cpu = sum(device.kind == "cpu" for device in devices)
+    if on_cpu > 1:
+        engines = tuple(_with_share(ways, options.machine.cpus // on_cpu) for ways in engines)
     gears = _common_gears([ways[0] for ways in engines])
     is_on_npus = all(device.kind == "ascend" for device in devices)
     stand_in = choice.stand_in(gears) if is_on_npus else None
@@ -75,6 +78,16 @@ def line_up(bundle: Bundle, options: ServingOptions) -> Lineup:
         engines=tuple(_with_room(ways, max_rows) for ways in engines),
         stand_in=stand_in and _with_room(stand_in, max_rows),
         gears=gears,
+    )
+
+
+def _with_share(ways: Ways, threads: int) -> Ways:
+    """Give each engine threads of its own, free to move: pinned, those of all engines would sit on the same CPUs."""
+    return tuple(
+        replace(order, threads=order.threads or max(1, threads), pins_threads=bool(order.pins_threads))
+        if order.device.kind == "cpu"
+        else order
+        for order in ways
     )
 
 

@@ -198,3 +198,14 @@ def test_a_bundle_without_an_artifact_says_what_there_is(
     artifacts: list[Artifact], changes: dict[str, Any], sentence: str
 ) -> None:
     assert fault(bundle(*artifacts), replace(options(), **changes)).endswith(sentence)
+
+
+def test_engines_that_share_the_cpu_divide_it_and_are_not_pinned() -> None:
+    machine = replace(serving_options("auto").machine, cpus=8)
+    chosen = options("openvino", "cpu:0x3", machine=machine, engine_threads=0)
+    lineup = line_up(ALL, chosen)
+    assert [(ways[0].threads, ways[0].pins_threads) for ways in lineup.engines] == [(2, False)] * 3
+    told = line_up(ALL, replace(chosen, engine_threads=5, pins_threads=True))
+    assert [(ways[0].threads, ways[0].pins_threads) for ways in told.engines] == [(5, True)] * 3
+    (alone,) = line_up(ALL, replace(chosen, devices=None)).engines
+    assert (alone[0].threads, alone[0].pins_threads) == (0, None)

@@ -25,7 +25,7 @@ def test_npus_are_the_numbered_nodes_in_their_order(tmp_path: Path) -> None:
 
 def test_a_machine_that_shows_nothing_has_nothing(tmp_path: Path) -> None:
     machine = Machine.look(tmp_path)
-    assert machine == Machine(ascend_nodes=(), cpu_model="", cpu_flags=frozenset())
+    assert machine == Machine(ascend_nodes=(), cpu_model="", cpu_flags=frozenset(), cpus=machine.cpus)
     assert ascend_nodes(tmp_path / "nowhere") == ()
 
 
