@@ -267,7 +267,8 @@ class _Asker:
     async def _run(self, errands: Sequence[_Errand]) -> None:
         if self.is_over or not errands:
             return
-        rows = np.stack([errand.row for errand in errands if errand.row is not None])
+        decoded = [errand.row for errand in errands if errand.row is not None]
+        rows = np.stack(decoded) if len(decoded) > 1 else decoded[0][np.newaxis]  # a single one is not copied
         for errand, row in zip(errands, rows, strict=True):
             errand.row = row  # the same memory as the batch: a row is held once
         try:

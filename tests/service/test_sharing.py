@@ -80,6 +80,7 @@ class Caller:
     priority: int = 1
     refuses: list[ServiceError | None] = field(default_factory=list)  # in turn, for each look at the room
     submitted: list[int] = field(default_factory=list)  # rows of each ticket
+    copied: list[bool] = field(default_factory=list)
     answer: SharedAnswer | None = None
     error: Exception | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
@@ -99,6 +100,7 @@ class Caller:
 
     async def run(self, rows: Rows) -> QueueAnswer:
         self.submitted.append(len(rows))
+        self.copied.append(rows.base is None)
         return await self.queue.submit(rows, self.urgency)
 
     async def ask(self, sharing: Sharing, *, task_status: TaskStatus[None]) -> None:
@@ -647,6 +649,14 @@ async def test_an_image_is_let_go_with_its_request(number: int) -> None:
             assert sys.getrefcount(image) == held
         finally:
             gc.enable()
+
+
+async def test_the_row_of_a_single_image_is_not_copied_on_its_way_to_the_queue() -> None:
+    async with staged() as stage:
+        stage.engine.let_through(2)
+        alone, several = await stage.call(1), await stage.call(2, 3)
+        await all_through(alone, several)
+    assert (alone.copied, several.copied) == ([False], [True])
 
 
 # The cache
