@@ -5,6 +5,7 @@ thread that made it. Not by the loop: uvloop forks, while this copies no memory 
 handlers.
 """
 
+import math
 import os
 import signal
 import subprocess
@@ -16,12 +17,18 @@ from service.bell import Bell
 
 _LONGEST_LINE = 4096
 _LONGEST_READ = 65536
+_TIME_TO_DIE_S = 5.0
 
 
 class Program:
-    """A running program. `close()` must be awaited whatever happened."""
+    """A running program. `close()` must be awaited whatever happened.
 
-    def __init__(self, words: Sequence[str], descriptors: Sequence[int]) -> None:
+    One that was killed and does not die, since a driver holds it in the kernel, is given up after a while.
+    """
+
+    def __init__(
+        self, words: Sequence[str], descriptors: Sequence[int], *, time_to_die_s: float = _TIME_TO_DIE_S
+    ) -> None:
         """Start it with these file descriptors open; raises OSError."""
         self._process = subprocess.Popen(
             words,
@@ -37,8 +44,10 @@ class Program:
             self._process.kill()
             self._process.wait()
             raise
-        self._is_watched = False  # a file descriptor has room for one waiting task
+        self._watch: anyio.CancelScope | None = None  # a file descriptor has room for one waiting task
         self._unwatched = Bell()
+        self._time_to_die_s, self._dies_by = time_to_die_s, math.inf
+        self._is_given_up = False
 
     @property
     def pid(self) -> int:
@@ -47,20 +56,20 @@ class Program:
 
     def kill(self) -> None:
         """End it at once."""
-        self._process.kill()
+        self._strike()
+        self._dies_by = min(self._dies_by, anyio.current_time() + self._time_to_die_s)
+        if self._watch is not None:
+            self._watch.deadline = self._dies_by
 
     async def ended(self) -> str:
-        """Wait until it is gone; tell how it went."""
+        """Wait until it is gone, or given up; tell how it went."""
         while (code := self._process.poll()) is None:
-            if self._is_watched:
+            if self._is_given_up:
+                return "it was killed, but does not end"
+            if self._watch is not None:
                 await self._unwatched.wait()
-                continue
-            self._is_watched = True
-            try:
-                await anyio.wait_readable(self._pid_fd)
-            finally:
-                self._is_watched = False
-                self._unwatched.ring()
+            else:
+                await self._watch_it()
         return f"signal {-code}, {_signal_name(-code)}" if code < 0 else f"exit code {code}"
 
     async def close(self) -> None:
@@ -68,6 +77,18 @@ class Program:
         self.kill()
         await self.ended()
         os.close(self._pid_fd)
+
+    def _strike(self) -> None:
+        self._process.kill()
+
+    async def _watch_it(self) -> None:
+        try:
+            with anyio.CancelScope(deadline=self._dies_by) as self._watch:
+                await anyio.wait_readable(self._pid_fd)
+            self._is_given_up = self._watch.cancelled_caught
+        finally:
+            self._watch = None
+            self._unwatched.ring()
 
     async def lines(self) -> AsyncIterator[str]:
         """Read what it prints until it ends, or until nobody holds the pipe any more."""
