@@ -55,6 +55,13 @@ def test_paces_are_compared_over_all_turns() -> None:
     assert lines[4:] == ["onnxruntime is not installed, and left out"]
 
 
+def test_the_pace_of_another_library_is_told_where_it_was_measured() -> None:
+    names = ("plain loop", "queue and engine process", "onnxruntime f32, plain loop")
+    turns = {name: [Turn(images=images, seconds=1.0)] for name, images in zip(names, (4, 3, 2), strict=True)}
+    lines = str(Pace(about="a model", turns=turns)).splitlines()
+    assert lines[-1] == "served at 1.50 times the pace of onnxruntime f32"
+
+
 def test_queue_and_engine_are_compared_with_a_plain_loop() -> None:
     ran = bench("serve", str(DEMO / "sknet50/1"), "--seconds", "1.6")
     assert ran.returncode == 0, ran.stderr
