@@ -18,7 +18,7 @@ from service.tensors import Rows
 
 _log = logging.getLogger("cardinal.engine")
 
-FAILED_STARTS_BEFORE_TROUBLE = 3
+FAILURES_BEFORE_TROUBLE = 3
 REFUSALS_BEFORE_RESTART = 3
 _SHORTEST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
@@ -35,7 +35,8 @@ class Engine:
     It is given the ways to run its model, the best one first; another one is taken only where one is refused.
     One that stands in for others is wanted only while they are not ready.
     While a process is being started again, `is_ready` is false and `ready()` waits. `trouble` is the reason once
-    several starts in a row have failed; further ones are still tried. The bell rings whenever this changes.
+    several processes in a row have not started, or failed at a batch, and none was answered meanwhile; further ones
+    are still tried, after pauses that grow. The bell rings whenever this changes.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Engine:
         self._order, *self._other_ways = ways
         self._bell, self._prove, self._is_wanted = bell, prove, is_wanted
         self._process: EngineProcess | None = None
+        self._failures = 0  # of processes, since a batch was answered
         self._refusals = 0  # of the last batches
         self._curve: Curve | None = None
         labels = (self._order.model, self._order.version, self.device)
@@ -85,22 +87,23 @@ class Engine:
         Raises:
             EngineFault: the first process refused, or several ended before they were ready.
         """
-        failed_starts, has_lived = 0, False
+        has_lived = False
         while True:
             try:
                 fault = await self._live(task_status)
-                task_status, has_lived, failed_starts = anyio.TASK_STATUS_IGNORED, True, 0
+                task_status, has_lived = anyio.TASK_STATUS_IGNORED, True
             except EngineFault as error:
-                fault, failed_starts = str(error), failed_starts + 1
-                is_hopeless = isinstance(error, Refused) or failed_starts == FAILED_STARTS_BEFORE_TROUBLE
+                fault = str(error)
+                self._failures += 1
+                is_hopeless = isinstance(error, Refused) or self._failures == FAILURES_BEFORE_TROUBLE
                 if is_hopeless and not has_lived:
                     self._take_another_way(error)
-                    failed_starts = 0
+                    self._failures = 0
                     continue
-            if failed_starts >= FAILED_STARTS_BEFORE_TROUBLE:
-                self.trouble = f"its engine did not start {failed_starts} times in a row: {fault}"
+            if self._failures >= FAILURES_BEFORE_TROUBLE:
+                self.trouble = f"its engine failed {self._failures} times in a row: {fault}"
                 self._bell.ring()
-            pause_s = min(_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S * 2 ** min(failed_starts, _DOUBLINGS))
+            pause_s = min(_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S * 2 ** min(self._failures, _DOUBLINGS))
             _log.warning("engine_restart", extra=self._fields(fault=fault, pause_s=pause_s))
             await anyio.sleep(pause_s)
             self._restarts.inc()
@@ -117,13 +120,13 @@ class Engine:
             raise NotBegun
         try:
             answer = await process.run(batch, gear, expected_s)
-        except Refused as error:
-            self._count_refusal(process, error)
+        except EngineFault as error:
+            self._count_fault(process, error)
             raise
         finally:
             if process.is_lost:
                 self._lose(process)
-        self._refusals = 0
+        self._refusals = self._failures = 0
         return answer
 
     async def _live(self, task_status: TaskStatus[None]) -> str:
@@ -165,12 +168,13 @@ class Engine:
             ),
         )
 
-    def _count_refusal(self, process: EngineProcess, error: Refused) -> None:
-        """End a process that answers, but has not run one of the last batches."""
-        self._refusals += 1
+    def _count_fault(self, process: EngineProcess, error: EngineFault) -> None:
+        """Count the processes that were lost; end one that answers, but has not run one of the last batches."""
+        self._refusals += isinstance(error, Refused)
         if self._refusals == REFUSALS_BEFORE_RESTART:
             _log.warning("engine_useless", extra=self._fields(refusals=self._refusals, fault=str(error)))
             process.kill()
+        self._failures += process.is_lost
 
     def _gain(self, process: EngineProcess, curve: Curve) -> None:
         self.about, self.trouble, self._process, self._curve = process.about, None, process, curve

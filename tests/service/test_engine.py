@@ -649,7 +649,7 @@ def mutate():
 greet()
 while data := talk.recv(wire.LONGEST_PACKET):
     rows_of_batch = wire.unpack(data).rows
-    mutate()
+    mutate() if rows_of_batch > 1 else say(wire.DONE, rows=1)
 """
 
 
@@ -661,11 +661,12 @@ async def test_whatever_bytes_a_child_answers_are_a_fault_of_its_batch_only(
         async with anyio.create_task_group() as tasks:
             served = Serving.of(order)
             await tasks.start(served.engine.serve)
-            for rows in range(1, 25):
+            for rows in range(2, 26):
                 said = await fault_at(served.engine, rows=rows)
                 assert said.startswith(KILLED), said
+                await logits(served.engine, pictures(1))  # the next process is well
             tasks.cancel_scope.cancel()
-    assert served.restarts == 23  # the last one was not waited for
+    assert served.restarts == 24
 
 
 async def test_a_child_cannot_make_the_shared_memory_shorter(
@@ -708,7 +709,7 @@ async def test_trouble_is_set_when_starts_keep_failing_and_cleared_by_a_good_one
         assert served.engine.trouble is None
         await log.seen("engine_restart", 4)
         assert served.engine.trouble == (
-            "its engine did not start 3 times in a row: "
+            "its engine failed 3 times in a row: "
             "the engine process ended (exit code 7) while it loaded its model"
         )
         assert not served.engine.is_ready
@@ -717,6 +718,22 @@ async def test_trouble_is_set_when_starts_keep_failing_and_cleared_by_a_good_one
         assert served.engine.trouble is None
         assert served.restarts == 4
         await logits(served.engine, pictures(1))
+
+
+async def test_trouble_is_set_when_process_after_process_fails_at_its_first_batch_and_pauses_grow(
+    log: LogWatch, fake: Callable[[str], EngineOrder]
+) -> None:
+    async with serving(fake("serve(lambda: os._exit(4))")) as served:
+        for failures in range(1, 4):
+            assert served.engine.trouble is None
+            await fault_at(served.engine, rows=2)
+            await log.seen("engine_restart", failures)
+        assert served.engine.trouble == "its engine failed 3 times in a row: exit code 4"
+        await logits(served.engine, pictures(1))
+        assert served.engine.trouble is None
+        await fault_at(served.engine, rows=2)
+        await log.seen("engine_restart", 4)
+        assert [values["pause_s"] for values in log.of("engine_restart")] == [0.2, 0.4, 0.8, 0.2]
 
 
 async def test_the_bell_rings_when_trouble_begins(

@@ -506,7 +506,7 @@ async def test_a_model_falls_over_to_the_cpu_when_its_npus_fail_and_back_when_on
     assert served.metrics.registry.get_sample_value("cardinal_fallovers_total", labels) == 1
     (over,) = events(caplog, "fell_over")
     assert over["device"] == "cpu:0"
-    assert over["reasons"][1].startswith("ascend:1: its engine did not start 3 times in a row")
+    assert over["reasons"][1].startswith("ascend:1: its engine failed 3 times in a row")
     assert len(events(caplog, "fell_back")) == 1
 
 
