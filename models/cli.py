@@ -6,7 +6,7 @@ A fault is one sentence on stderr and exit code 2; 1 is a training that cannot g
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from models.commands import COMMANDS
 from models.errors import InvalidValueError, TrainingFailedError
@@ -32,7 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a wrong flag as every other fault is: one sentence, without the usage around it."""
+    """Reports a wrong flag as every other fault is: one sentence, without the usage around it.
+
+    A flag is its whole name: one that is cut short would mean another when a new one begins alike.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         raise InvalidValueError(message)

@@ -52,6 +52,7 @@ def test_publish_numbers_classes_that_have_no_names(tmp_path: Path) -> None:
         ([], "the following arguments are required: info|inspect|convert|export"),
         (["info", "vgg"], "network is 'vgg'; allowed are se_resnext50, resnext101, sknet50"),
         (["info", "--width", "wide"], "argument --width: invalid float value: 'wide'"),
+        (["info", "--wid", "1"], "unrecognized arguments: --wid"),
         (["info", "sknet50", "--classes", "0"], "classes is 0; allowed is at least 2"),
         (["info", "--input-size", "225"], "input size is 225; allowed are multiples of 4 from 32 up"),
         (["publish", "--network", "sknet50", "--repository", "."], "--untrained --checkpoint is required"),
