@@ -1,8 +1,5 @@
 import re
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import pytest
 import yaml
@@ -10,6 +7,7 @@ import yaml
 from models.errors import InvalidValueError
 from models.preprocessing import PREPROCESSINGS
 from models.training.recipe import BUNDLED, Recipe, as_document, parse_recipe, read_recipe
+from recipe_keys import keys_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -149,16 +147,6 @@ def test_the_text_of_a_recipe_names_every_default(tmp_path: Path) -> None:
     }
 
 
-def _keys(kind: type, prefix: str = "") -> Iterator[str]:
-    hints = get_type_hints(kind)
-    for field in fields(kind):
-        nested = [part for part in (hints[field.name], *get_args(hints[field.name])) if is_dataclass(part)]
-        for part in nested:
-            yield from _keys(part, f"{prefix}{field.name}.")
-        if not nested:
-            yield f"{prefix}{field.name}"
-
-
 def test_every_key_of_a_recipe_is_documented() -> None:
     documented = set()
     for line in (ROOT / "models/README.md").read_text().splitlines():
@@ -166,4 +154,4 @@ def test_every_key_of_a_recipe_is_documented() -> None:
         for name in re.findall(r"`([a-z0-9_.]+)`", line.split("|")[1] if line.startswith("|") else ""):
             section = name.rpartition(".")[0] or section
             documented.add(f"{section}.{name.removeprefix('.').rpartition('.')[2]}" if section else name)
-    assert set(_keys(Recipe)) <= documented
+    assert set(keys_of(Recipe)) <= documented

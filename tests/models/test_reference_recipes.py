@@ -102,9 +102,11 @@ def test_the_rates_of_the_cifar10_recipe_have_the_references_check_values() -> N
     np.testing.assert_allclose(checked[4], 9.1e-11, rtol=5e-3)
 
 
-def test_each_recipe_says_where_its_numbers_come_from() -> None:
+def test_each_recipe_says_where_its_numbers_come_from_and_is_documented() -> None:
+    document = (ROOT / "models/README.md").read_text()
     for path in BUNDLED.glob("*.yaml"):
         assert path.read_text().startswith("# "), path
+        assert f"`{path.stem}`" in document
 
 
 def test_the_wheel_holds_the_recipes(tmp_path: Path) -> None:
