@@ -80,22 +80,36 @@ class RunningServer:
         return self.process.wait(PATIENCE_S)
 
 
+def _serve(repository: Path, *flags: str) -> list[str]:
+    """Say how to serve as fast and cleanly as can be."""
+    words = [sys.executable, "-m", "service.cli", "serve", "--model-repository", str(repository)]
+    return [*words, "--state-folder", "none", "--openvino-precision", "f32", "--profile-s", "0.2", *flags]
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("CARDINAL_")}
+
+
+def checked(repository: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Load and verify a repository as `cardinal serve --check` does."""
+    return subprocess.run(
+        _serve(repository, "--check", *flags),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        cwd=ROOT,
+        env=_environment(),
+    )
+
+
 @contextmanager
 def running(repository: Path, *flags: str, wait: str = "ready") -> Iterator[RunningServer]:
     """Start a server, wait for an event, and end it however the block ends."""
-    words = [sys.executable, "-m", "service.cli", "serve", "--model-repository", str(repository)]
-    words += ["--rest-port", "0", "--grpc-port", "0", "--control-port", "0", "--lame-duck-s", "0.3"]
-    words += [
-        "--state-folder",
-        "none",
-        "--openvino-precision",
-        "f32",
-        "--profile-s",
-        "0.2",
-        *flags,
-    ]  # as fast and clean as can be
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CARDINAL_")}
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+    ports = ("--rest-port", "0", "--grpc-port", "0", "--control-port", "0", "--lame-duck-s", "0.3")
+    process = subprocess.Popen(
+        _serve(repository, *ports, *flags), stderr=subprocess.PIPE, text=True, cwd=ROOT, env=_environment()
+    )
     server = RunningServer(process)
     listener = threading.Thread(target=server.listen, daemon=True)
     listener.start()
