@@ -98,6 +98,7 @@ def test_a_folder_of_other_checkpoints_goes_by_the_time_of_its_files(tmp_path: P
         (["/no/such.ckpt"], "checkpoint is /no/such.ckpt, which is not there; allowed is a file or a folder"),
         (["."], "has no checkpoints; allowed is a folder with files of .safetensors, .ckpt, .pth, .pt"),
         (["--url", "http://127.0.0.1:1"], "a served model is --url and --model; one of them is missing"),
+        (["/no/such.ckpt", "--batch", "0"], "batch is 0; allowed is at least 1"),
         (["--url", "127.0.0.1", "--model", "m"], "url is '127.0.0.1'; allowed is one such as http://"),
         (
             ["--url", "http://127.0.0.1:1", "--model", "m", "--connections", "0"],
