@@ -28,6 +28,7 @@ class RunningServer:
     """A server, what it said so far, and where it listens."""
 
     process: subprocess.Popen[str]
+    patience_s: float = PATIENCE_S
     log: list[dict[str, Any]] = field(default_factory=list)
     heard: threading.Condition = field(default_factory=threading.Condition)
 
@@ -57,7 +58,7 @@ class RunningServer:
 
         with self.heard:
             is_there = self.heard.wait_for(
-                lambda: len(found()) >= count or self.process.poll() is not None, PATIENCE_S
+                lambda: len(found()) >= count or self.process.poll() is not None, self.patience_s
             )
         if not is_there or len(found()) < count:
             pytest.fail(f"the server never said {name} {wanted}; it said:\n" + "\n".join(map(str, self.log)))
@@ -104,13 +105,15 @@ def checked(repository: Path, *flags: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def running(repository: Path, *flags: str, wait: str = "ready") -> Iterator[RunningServer]:
+def running(
+    repository: Path, *flags: str, wait: str = "ready", patience_s: float = PATIENCE_S
+) -> Iterator[RunningServer]:
     """Start a server, wait for an event, and end it however the block ends."""
     ports = ("--rest-port", "0", "--grpc-port", "0", "--control-port", "0", "--lame-duck-s", "0.3")
     process = subprocess.Popen(
         _serve(repository, *ports, *flags), stderr=subprocess.PIPE, text=True, cwd=ROOT, env=_environment()
     )
-    server = RunningServer(process)
+    server = RunningServer(process, patience_s)
     listener = threading.Thread(target=server.listen, daemon=True)
     listener.start()
     try:
