@@ -196,7 +196,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     )
     _refused(
         DataChoice(format="folder", train=_folder(tmp_path / "train")),
-        f"data.evaluation is empty{allowed}",
+        "data.evaluation is empty; allowed is a path or URL",
         "evaluation",
     )
 
