@@ -254,9 +254,8 @@ def _framework(trained_by: str | None) -> Framework:
 
 def _told(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset, judged: Sequence[_Judged]) -> str:
     checkpoints = [each for each in judged if not each.is_served]
-    best = max(
-        checkpoints or judged, key=lambda each: each.evaluation.top1
-    )  # of equals the first, the newest
+    # Of equals the oldest, as a training has it.
+    best = max(reversed(checkpoints or judged), key=lambda each: each.evaluation.top1)
     if arguments.report:
         page = report_page(
             Report(
