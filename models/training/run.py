@@ -40,7 +40,10 @@ _LEARNERS: dict[Framework, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What is asked for; `device` is auto, cpu, gpu or npu. The folder is sent to the URL `mirror`, if there is one."""
+    """What is asked for; `device` is auto, cpu, gpu or npu. The folder is sent to the URL `mirror`, if there is one.
+
+    `watchers` are told of the training beside the run's own.
+    """
 
     recipe: Recipe
     framework: Framework
@@ -48,6 +51,7 @@ class Order:
     folder: Path
     is_resumed: bool
     mirror: str | None = None
+    watchers: Sequence[Watcher] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,8 @@ def run(order: Order) -> Ended:
         if point:
             _check_devices(point, learner)
             learner.restore(point.state)
+            if learner.world.rank == 0:
+                shelf.mend(point.position)
         position = point.position if point else Position()
         feed = Feed(recipe, pictures, learner.world)
         taken = position.epoch * feed.steps + position.step
@@ -131,7 +137,7 @@ def _watchers(order: Order, learner: Learner, labels: Sequence[str], taken: int)
         from models.training.tensorboard import TensorBoard  # noqa: PLC0415 - an extra
 
         watchers.append(TensorBoard(order.folder / "tensorboard", resumed_at=taken))
-    return [*watchers, ReportWriter(order.folder / "report.html", log, report)]
+    return [*watchers, *order.watchers, ReportWriter(order.folder / "report.html", log, report)]
 
 
 def _resumed(order: Order, shelf: Shelf) -> Savepoint | None:

@@ -21,17 +21,14 @@ class Sending:
         self._failure: TransferFailedError | None = None
 
     def stepped(self, record: StepRecord) -> None:  # noqa: ARG002 - the shelf says whether there is a checkpoint
-        """Send the checkpoint of the step before, if it has left one."""
+        """Send the newest checkpoint, if it is another one than before."""
         newest = self._shelf.newest()
         if newest != self._newest:
             self._newest = newest
             self._send()
 
     def epoch_ended(self, record: EpochRecord) -> None:
-        """Send the checkpoint of the epoch, if it has left one."""
-        if record.checkpoint:
-            self._newest = record.checkpoint
-            self._send()
+        """Do nothing: the epoch's checkpoint is written after this, and is sent at the next step or in the end."""
 
     def close(self) -> None:
         """Send what is left: the report, and what could not be sent."""

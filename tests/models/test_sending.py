@@ -14,7 +14,7 @@ from models.training.recipe import Recipe
 from models.training.run import Order, run
 from models.training.savepoints import Shelf
 from models.training.sending import Sending
-from models.training.watching import EpochRecord, StepRecord
+from models.training.watching import StepRecord
 from models.weights import random_weights
 from pictures import encoded, photo
 from storages import Faulty, fill, held
@@ -23,10 +23,6 @@ from trained import small_recipe
 STEP = StepRecord(
     epoch=1, step=1, steps=4, rate=0.1, loss=1.0, is_skipped=False, loss_scale=1.0, images_per_s=1.0
 )
-
-
-def _ended(checkpoint: Path | None) -> EpochRecord:
-    return EpochRecord(epoch=1, step=4, loss=1.0, evaluation=None, is_best=False, checkpoint=checkpoint)
 
 
 class _Run:
@@ -53,17 +49,17 @@ def a_run(tmp_path: Path) -> _Run:
     return _Run(tmp_path / "run")
 
 
-def test_a_checkpoint_is_sent_with_the_next_step_or_its_epoch(a_run: _Run) -> None:
+def test_a_checkpoint_is_sent_with_the_next_step(a_run: _Run) -> None:
     a_run.sending.stepped(STEP)
     assert a_run.sent() == set()
     a_run.save("0000-000001")
     a_run.sending.stepped(STEP)
     assert a_run.sent() == {"0000-000001"}
-    a_run.sending.epoch_ended(_ended(a_run.save("0001-000000")))
+    a_run.save("0001-000000")
+    a_run.sending.stepped(STEP)
     assert a_run.sent() == {"0000-000001", "0001-000000"}
     Faulty.reset()
     a_run.sending.stepped(STEP)
-    a_run.sending.epoch_ended(_ended(None))
     assert Faulty.transfers == []
 
 
@@ -71,14 +67,16 @@ def test_a_storage_that_is_away_for_a_while_costs_nothing(
     a_run: _Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Faulty.reset(breaks_at=1)
-    a_run.sending.epoch_ended(_ended(a_run.save("0001-000000")))
+    a_run.save("0001-000000")
+    a_run.sending.stepped(STEP)
     assert f"{a_run.url}/checkpoints/0001-000000.safetensors could not be sent" in capsys.readouterr().err
     with pytest.raises(
         TransferFailedError, match="could not be sent: the other side is gone; the run is whole in"
     ):
         a_run.sending.check()
     Faulty.reset()
-    a_run.sending.epoch_ended(_ended(a_run.save("0002-000000")))
+    a_run.save("0002-000000")
+    a_run.sending.stepped(STEP)
     assert a_run.sent() == {"0001-000000", "0002-000000"}
     a_run.sending.check()
 
