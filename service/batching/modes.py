@@ -21,7 +21,7 @@ _LEAST_ROWS = 32
 _MOST_ROWS = 256
 _EDGE = 0.9  # beyond this share of its rows a table feels its own end
 _PATIENCE = 3  # times the usual pause between arrivals: who has not come then does not come soon
-_FEW = 4  # batches; a deadline that leaves time for more of them is not short
+_FEW = 2  # batches: the one that runs and the next; a deadline that leaves time for more is not short
 _A_LITTLE, _A_FEW = 0.005, 0.02  # a mode is as good if it answers so little less, and misses so few more
 
 
