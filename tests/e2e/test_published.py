@@ -16,7 +16,7 @@ from models.cli import main
 from models.networks import describe
 from serving import ROOT, RunningServer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("published")]  # published once for all of them
+pytestmark = pytest.mark.e2e
 
 # VmHWM is the process's own peak; ru_maxrss can also be that of the process which has started it.
 MEASURED = """
