@@ -11,6 +11,7 @@ from PIL import Image
 from models.errors import InvalidValueError
 from models.training.datasets import CIFAR10_NAMES, Dataset, KeptPictures, Part, open_dataset
 from models.training.recipe import DataChoice
+from patience import PATIENCE_S
 from pictures import encoded, photo
 
 RECORD_BYTES = 3073
@@ -355,7 +356,7 @@ class _Counted:
 
     def __init__(self, asking: int = 1) -> None:
         self.decoded: list[int] = []
-        self._together = threading.Barrier(asking, timeout=30)
+        self._together = threading.Barrier(asking, timeout=PATIENCE_S)
 
     def picture(self, index: int) -> Image.Image:
         self._together.wait()

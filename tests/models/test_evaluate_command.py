@@ -166,7 +166,7 @@ def test_two_processes_count_what_one_counts(run: Path, capsys: pytest.CaptureFi
     words = ["--module", "models", "evaluate", str(path), "--device", "cpu", "--json"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(
-        [*torchrun, *words], env=environment, capture_output=True, text=True, timeout=280, check=False
+        [*torchrun, *words], env=environment, capture_output=True, text=True, timeout=500, check=False
     )
     assert ended.returncode == 0, ended.stderr
     (both,) = json.loads(ended.stdout)["evaluations"]
