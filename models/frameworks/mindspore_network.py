@@ -146,6 +146,7 @@ class Norm(nn.Cell):
     def __init__(self, layer: NormLayer) -> None:
         super().__init__()
         ones, zeros = np.ones(layer.channels, np.float32), np.zeros(layer.channels, np.float32)
+        self.momentum = layer.momentum
         self.weight, self.bias = Parameter(Tensor(ones)), Parameter(Tensor(zeros))
         self.running_mean = Parameter(Tensor(zeros), requires_grad=False)
         self.running_var = Parameter(Tensor(ones), requires_grad=False)
@@ -235,16 +236,33 @@ def load(cell: ResNeXt, weights: Weights) -> None:
     """
     check_weights(cell.network, weights)
     parameters = dict(cell.parameters_and_names())
-    for name, stored in _stored(cell).items():
-        for theirs, piece in zip(stored, np.split(weights[name], len(stored)), strict=True):
-            parameters[theirs].set_data(Tensor(np.ascontiguousarray(piece)))
+    for name, piece in pieces_of(cell, weights).items():
+        parameters[name].set_data(Tensor(piece))
 
 
 def weights_of(cell: ResNeXt) -> dict[str, Array]:
     """Return a copy of the weights, float32 whatever the cell computes in, and of whole convolutions."""
-    arrays = {name: parameter.float().asnumpy() for name, parameter in cell.parameters_and_names()}
+    return wholes_of(
+        cell, {name: parameter.float().asnumpy() for name, parameter in cell.parameters_and_names()}
+    )
+
+
+def pieces_of(cell: ResNeXt, weights: Weights) -> dict[str, Array]:
+    """Return arrays by the names of the cell's parameters, for some by our names."""
     return {
-        name: np.concatenate([arrays[piece] for piece in stored]) for name, stored in _stored(cell).items()
+        theirs: np.ascontiguousarray(piece)
+        for name, stored in _stored(cell).items()
+        if name in weights
+        for theirs, piece in zip(stored, np.split(weights[name], len(stored)), strict=True)
+    }
+
+
+def wholes_of(cell: ResNeXt, arrays: Weights) -> dict[str, Array]:
+    """Return arrays by our names, for some by the names of the cell's parameters."""
+    return {
+        name: np.concatenate([arrays[piece] for piece in stored])
+        for name, stored in _stored(cell).items()
+        if stored[0] in arrays
     }
 
 
