@@ -15,7 +15,7 @@ from models.errors import InvalidValueError, TrainingFailedError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     try:
-        arguments = parser().parse_args(argv)
+        arguments = _parsed(argv)
         report = arguments.run(arguments)
     except (InvalidValueError, OSError) as error:
         sys.stderr.write(f"cardinal-models: {error}\n")
@@ -29,6 +29,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if report:  # of several processes, the first one tells
         sys.stdout.write(f"{report}\n")
     return 0
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse, and take KEY=VALUE behind flags too, which argparse takes before them alone."""
+    arguments, rest = parser().parse_known_args(argv)
+    if rest:
+        has_overrides = hasattr(arguments, "overrides")
+        if not has_overrides or any(word.startswith("-") or "=" not in word for word in rest):
+            raise InvalidValueError(f"unrecognized arguments: {' '.join(rest)}")
+        arguments.overrides += rest
+    return arguments
 
 
 class _Parser(argparse.ArgumentParser):

@@ -7,3 +7,7 @@ class InvalidValueError(ValueError):
 
 class TrainingFailedError(Exception):
     """A training cannot go on; the message says at which step, why, and what is left of it."""
+
+
+class TransferFailedError(OSError):
+    """Files could not be brought from a storage, or sent to it; the message says which, and what is left."""

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +70,11 @@ def newest_version(folder: Path) -> int:
     """Return the newest version in a model's folder, 0 where there is none."""
     if not folder.is_dir():
         return 0
-    names = (path.name for path in folder.iterdir())
+    return newest_of(path.name for path in folder.iterdir())
+
+
+def newest_of(names: Iterable[str]) -> int:
+    """Return the newest version among the names in a model's folder, 0 where there is none."""
     return max((int(name) for name in names if _VERSION_NAME.fullmatch(name)), default=0)
 
 

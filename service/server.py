@@ -5,6 +5,7 @@ stop:  SIGTERM -> not ready, but requests are still taken for a moment -> doors 
        answered -> queues end -> engines end -> exit code 0; a second signal ends it at once
 """
 
+import gc
 import logging
 import signal
 from collections.abc import AsyncIterator
@@ -57,6 +58,7 @@ def run_server(settings: Settings, *, is_check: bool = False) -> list[str]:
         return []
 
     give_large_pictures_back()
+    gc.freeze()  # what is imported stays: looking through it for garbage would stop everything for 50 ms
     return anyio.run(work, backend_options={"use_uvloop": True})
 
 

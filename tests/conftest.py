@@ -6,5 +6,15 @@ PyTorch and MindSpore compute in one thread each: on a busy machine more of them
 import os
 import sys
 
+import pytest
+
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Keep the tests that share a fixture of their module in one process, which makes it once."""
+    for item in items:
+        fixtures = item._fixtureinfo.name2fixturedefs.values()
+        if any(overridden_by[-1].scope == "module" for overridden_by in fixtures):
+            item.add_marker(pytest.mark.xdist_group(item.path.name))

@@ -94,6 +94,8 @@ def _evaluate(arguments: argparse.Namespace) -> str:
         raise InvalidValueError("there is nothing to evaluate; allowed are CHECKPOINT, --url, or both")
     if bool(arguments.url) != bool(arguments.model):
         raise InvalidValueError("a served model is --url and --model; one of them is missing")
+    if arguments.batch is not None and arguments.batch < 1:
+        raise InvalidValueError(f"batch is {arguments.batch}; allowed is at least 1")
     paths = checkpoints_at(arguments.checkpoint) if arguments.checkpoint else []
     served = _served(arguments) if arguments.url else None
     recipe = _recipe(arguments, paths, served)
@@ -108,7 +110,7 @@ def _evaluate(arguments: argparse.Namespace) -> str:
     return _told(arguments, recipe, dataset, judged)
 
 
-def _on_server(served: ServedModel, dataset: CountedPictures) -> _Judged:
+def _on_server(served: ServedModel, dataset: Dataset) -> _Judged:
     service = served.service
     return _Judged(
         name=f"{service.url}, {service.model} {service.version}",
@@ -198,7 +200,7 @@ def _data(arguments: argparse.Namespace, choice: DataChoice) -> DataChoice:
 
 
 def _in_framework(
-    arguments: argparse.Namespace, recipe: Recipe, dataset: CountedPictures, paths: Sequence[Path]
+    arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset, paths: Sequence[Path]
 ) -> list[_Judged]:
     """Return each checkpoint's evaluation, in the first process alone; the others have helped."""
     learner = _learner(arguments, recipe, _trained(paths[0], recipe, dataset))
@@ -222,7 +224,7 @@ def _in_framework(
     return judged
 
 
-def _trained(path: Path, recipe: Recipe, dataset: CountedPictures) -> Trained:
+def _trained(path: Path, recipe: Recipe, dataset: Dataset) -> Trained:
     network = recipe.network.describe()
     wish = Wish(network=network.name, classes=network.classes, width=network.width)
     found = trained(path, wish, stem_pool=network.stem_pool)
@@ -252,9 +254,8 @@ def _framework(trained_by: str | None) -> Framework:
 
 def _told(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset, judged: Sequence[_Judged]) -> str:
     checkpoints = [each for each in judged if not each.is_served]
-    best = max(
-        checkpoints or judged, key=lambda each: each.evaluation.top1
-    )  # of equals the first, the newest
+    # Of equals the oldest, as a training has it.
+    best = max(reversed(checkpoints or judged), key=lambda each: each.evaluation.top1)
     if arguments.report:
         page = report_page(
             Report(

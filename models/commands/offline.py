@@ -7,7 +7,7 @@ from models.commands.arguments import add_preprocessing, preprocessing_of
 from models.commands.command import Command
 from models.errors import InvalidValueError
 from models.offline.infos import jpeg_info, tensor_info
-from models.offline.labels import read_batch_labels, read_labels, write_labels
+from models.offline.labels import labelled, read_batch_labels, read_labels, write_labels
 from models.offline.metric import Metric
 from models.offline.photos import Photo, find_photos
 from models.offline.raw import Stated, score_raw
@@ -91,10 +91,16 @@ def _add_label_file(command: argparse.ArgumentParser) -> None:
         "target", type=Path, metavar="OUT", help=".json, .npy for batches, else lines of name and class"
     )
     command.add_argument("--batch", type=int, metavar="N", help="as raw-tensors was told")
+    command.add_argument(
+        "--labels", type=Path, metavar="FILE", help="classes of photos that are in no folders of classes"
+    )
+    _add_names(command)
 
 
 def _label_file(arguments: argparse.Namespace) -> str:
     photos = _photos(arguments)
+    if arguments.labels:
+        photos = labelled(photos, read_labels(arguments.labels, arguments.names), arguments.names)
     write_labels(photos, arguments.target, arguments.batch)
     return f"wrote the classes of {len(photos):,} photos to {arguments.target}"
 

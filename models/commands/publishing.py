@@ -14,7 +14,8 @@ from models.errors import InvalidValueError
 from models.frameworks.forward import Forward, forward_of, installed_forward
 from models.lite import VARIABLE, add_lite, find_interpreter
 from models.networks import describe
-from models.publish import drafted, write_files
+from models.publish import write_files
+from models.storage import drafted_at
 
 
 def _add_publish(publish: argparse.ArgumentParser) -> None:
@@ -38,7 +39,7 @@ def _add_publish(publish: argparse.ArgumentParser) -> None:
         choices=["pytorch", "mindspore", "onnx"],
         help="what computes the golden samples; by default the framework that trained, or one that is installed",
     )
-    publish.add_argument("--repository", type=Path, required=True, help="folder of the models")
+    publish.add_argument("--repository", required=True, help="folder of the models, or a URL")
     publish.add_argument("--model", metavar="NAME", help="the network's name by default")
     publish.add_argument("--version", type=int, metavar="N", help="the newest plus one by default")
     publish.add_argument(
@@ -63,15 +64,17 @@ def _publish(arguments: argparse.Namespace) -> str:
         forward=_forward(arguments.golden, source.provenance.framework),
     )
     lite = find_interpreter() if lite_gears else None
-    with drafted(arguments.repository, arguments.model or network.name, arguments.version) as draft:
+    model = arguments.model or network.name
+    with drafted_at(arguments.repository, model, arguments.version) as draft:
         write_files(draft.folder, files)
         files.clear()  # the graph is on disk now, and its memory needed
         if lite:
             add_lite(draft.folder, lite, lite_gears)
-    size_mb = sum(path.stat().st_size for path in draft.target.rglob("*") if path.is_file()) / 1e6
+        size_mb = sum(path.stat().st_size for path in draft.folder.rglob("*") if path.is_file()) / 1e6
     origin = "untrained" if arguments.checkpoint is None else f"weights of {arguments.checkpoint}"
     what = f"{network.name}, {origin}, {network.classes} classes, {size_mb:.1f} MB"
-    published = f"published {draft.target}: {what}"
+    target = f"{arguments.repository.rstrip('/')}/{model}/{draft.target.name}"
+    published = f"published {target}: {what}"
     if lite is None and lite_gears:
         return f"{published}; without MindSpore Lite, for which no Python was found: see {VARIABLE}"
     return published

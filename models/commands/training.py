@@ -30,6 +30,7 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--output", type=Path, metavar="FOLDER", help="of the run; runs/ and the recipe's name by default"
     )
+    train.add_argument("--mirror", metavar="URL", help="where the run is sent to at each checkpoint")
     train.add_argument("--resume", action="store_true", help="go on with the run in FOLDER")
     train.add_argument("--check", action="store_true", help="print the whole recipe, and do not train")
 
@@ -46,6 +47,7 @@ def _train(arguments: argparse.Namespace) -> str:
             device=arguments.device,
             folder=folder,
             is_resumed=arguments.resume,
+            mirror=arguments.mirror,
         )
     )
     measured = "" if ended.top1 is None else f", top-1 {ended.top1:.2%} at best"

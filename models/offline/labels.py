@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def write_labels(photos: Sequence[Photo], file: Path, batch: int | None = None) 
         )
     known = [photo.label for photo in photos if photo.label is not None]
     if len(known) < len(photos):
-        raise InvalidValueError("photos are in no folders of classes, so that their labels are not known")
+        raise InvalidValueError("photos are in no folders of classes, and no labels say theirs")
     if batch:
         _save(file, known, batch)
         return
@@ -76,6 +77,15 @@ def read_batch_labels(file: Path) -> NDArray[np.int64]:
     if not labels.size or labels.min() < FILLED or (labels == FILLED).all():
         raise InvalidValueError(f"labels file {file} has no classes, or negative ones")
     return labels.astype(np.int64)
+
+
+def labelled(photos: Sequence[Photo], labels: Mapping[str, int], rule: NameRule = "last-dot") -> list[Photo]:
+    """Return the photos with their classes by name; raises InvalidValueError with one that has none."""
+    names = [_short(photo.name, rule) for photo in photos]
+    for photo, name in zip(photos, names, strict=True):
+        if name not in labels:
+            raise InvalidValueError(f"labels have no {name!r}, which is photo {photo.where}")
+    return [replace(photo, label=labels[name]) for photo, name in zip(photos, names, strict=True)]
 
 
 def labels_of(files: Sequence[Path], labels: Mapping[str, int]) -> dict[Path, int]:

@@ -9,5 +9,6 @@ torch_learner.py, mindspore_learner.py
 savepoints.py   the state of a run <-> a checkpoint file
 evaluation.py   answers and classes -> accuracy, confusion
                 (served.py: the same of a served model)
+sending.py      a run's folder -> a URL                      (models/storage.py)
 watching.py     steps and epochs -> those who watch: lines of a file, progress.py, tensorboard.py, report.py
 """

@@ -14,6 +14,7 @@ from PIL import Image
 
 from models.errors import InvalidValueError
 from models.pictures import FORMATS, SUFFIXES, read_picture
+from models.storage import cache_folder, fetched
 from models.training.recipe import DataChoice
 
 Part: TypeAlias = Literal["train", "evaluation"]
@@ -74,18 +75,28 @@ def open_dataset(choice: DataChoice, part: Part, *, seed: int, classes: int) -> 
     dataset: Dataset
     if choice.format == "synthetic":
         return SyntheticPictures(choice.images, part, seed=seed, classes=classes)
+    where = _where(choice, part)
+    folder = fetched(where, cache_folder())
     if choice.format == "cifar10":
-        dataset = Cifar10(Path(getattr(choice, part) or choice.train), part)
+        dataset = Cifar10(folder, part)
     else:
-        dataset = PictureFolder(_folder(choice, part), f"data.{part}")
+        dataset = PictureFolder(str(folder), f"data.{part}")
         if part == "evaluation" and choice.train and Path(choice.train).is_dir():
-            _check_same_classes(choice)
+            _check_same_classes(choice, str(folder))
     if len(dataset.names) != classes:
-        where = getattr(choice, part) or choice.train
         raise InvalidValueError(
             f"data.{part} {where} has {len(dataset.names)} classes; allowed are the {classes} of network.classes"
         )
     return KeptPictures(dataset) if choice.is_cached else dataset
+
+
+def _where(choice: DataChoice, part: Part) -> str:
+    where: str = getattr(choice, part)
+    if not where and choice.format == "cifar10":
+        where = choice.train
+    if not where:
+        raise InvalidValueError(f"data.{part} is empty; allowed is a path or URL")
+    return where
 
 
 class PictureFolder:
@@ -208,18 +219,8 @@ def class_names(folder: str, key: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _folder(choice: DataChoice, part: Part) -> str:
-    folder: str = getattr(choice, part)
-    if not folder:
-        raise InvalidValueError(f"data.{part} is empty; allowed is a folder with a folder for each class")
-    return folder
-
-
-def _check_same_classes(choice: DataChoice) -> None:
-    trained, evaluated = (
-        class_names(folder, f"data.{part}")
-        for part, folder in (("train", choice.train), ("evaluation", choice.evaluation))
-    )
+def _check_same_classes(choice: DataChoice, evaluation: str) -> None:
+    trained, evaluated = class_names(choice.train, "data.train"), class_names(evaluation, "data.evaluation")
     for names, others, where, other in (
         (trained, evaluated, f"data.evaluation {choice.evaluation}", f"data.train {choice.train}"),
         (evaluated, trained, f"data.train {choice.train}", f"data.evaluation {choice.evaluation}"),

@@ -4,35 +4,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from models.errors import InvalidValueError
 from models.preprocessing import Preprocessing
+from models.training.datasets import Dataset
 from models.training.learner import Labels, Logits, Rows, World
 
 MANY = 5  # answers, among which the right one may be
 _BATCHES_AHEAD = 2  # whose rows are made while the network answers
-
-
-class Pictures(Protocol):
-    """What an evaluation needs of a dataset."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the classes."""
-
-    @property
-    def labels(self) -> Labels:
-        """Return the class of each picture."""
-
-    def picture(self, index: int) -> Image.Image:
-        """Return a picture."""
-
-    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,7 +46,7 @@ class Evaluation:
 
 def evaluate(  # noqa: PLR0913 - the last two say how fast, not what
     answer: Callable[[Rows], Logits],
-    dataset: Pictures,
+    dataset: Dataset,
     preprocessing: Preprocessing,
     world: World,
     *,
@@ -136,7 +118,7 @@ def places_of(logits: NDArray[np.floating], labels: Labels) -> NDArray[np.int64]
 
 def _batches(
     pool: ThreadPoolExecutor,
-    dataset: Pictures,
+    dataset: Dataset,
     preprocessing: Preprocessing,
     indices: Sequence[int],
     batch: int,

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from models.errors import TrainingFailedError
 from models.training.datasets import Dataset
@@ -90,7 +89,7 @@ def _end_epoch(training: Training, position: Position) -> Position:
     """Measure and save where it is time to, and tell the watchers."""
     recipe, learner = training.recipe, training.learner
     loss = position.losses / position.counted if position.counted else math.nan
-    ended = Position(epoch=position.epoch + 1, best_top1=position.best_top1)
+    ended = Position(epoch=position.epoch + 1, best_top1=position.best_top1, best_epoch=position.best_epoch)
     is_last = ended.epoch == recipe.epochs
     learner.agree()
     evaluation = None
@@ -105,30 +104,30 @@ def _end_epoch(training: Training, position: Position) -> Position:
         )
     is_best = evaluation is not None and (ended.best_top1 is None or evaluation.top1 > ended.best_top1)
     if evaluation and is_best:
-        ended = replace(ended, best_top1=evaluation.top1)
-    checkpoint = None
-    if is_best or is_last or ended.epoch % recipe.checkpoints.every_epochs == 0:
-        checkpoint = _save(training, ended, evaluation=evaluation, is_best=is_best)
+        ended = replace(ended, best_top1=evaluation.top1, best_epoch=ended.epoch)
+    is_saved = is_best or is_last or ended.epoch % recipe.checkpoints.every_epochs == 0
     record = EpochRecord(
         epoch=ended.epoch,
         step=ended.epoch * training.feed.steps,
         loss=loss,
         evaluation=evaluation,
         is_best=is_best,
-        checkpoint=checkpoint,
+        checkpoint=training.shelf.path(ended) if is_saved else None,
     )
-    for watcher in training.watchers:
+    for (
+        watcher
+    ) in training.watchers:  # before the checkpoint: what follows the last one is told again on resuming
         watcher.epoch_ended(record)
+    if is_saved:
+        _save(training, ended, evaluation=evaluation, is_best=is_best)
     return ended
 
 
-def _save(
-    training: Training, position: Position, *, evaluation: Evaluation | None, is_best: bool
-) -> Path | None:
+def _save(training: Training, position: Position, *, evaluation: Evaluation | None, is_best: bool) -> None:
     """Write a checkpoint in the first process."""
     learner = training.learner
     if learner.world.rank:
-        return None
+        return
     point = Savepoint(
         recipe=training.recipe,
         framework=learner.framework,
@@ -138,7 +137,7 @@ def _save(
         accuracy=_accuracy(evaluation) if evaluation else None,
         state=learner.state(),
     )
-    return training.shelf.put(point, is_best=is_best)
+    training.shelf.put(point, is_best=is_best)
 
 
 def _accuracy(evaluation: Evaluation) -> Accuracy:

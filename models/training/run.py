@@ -17,6 +17,7 @@ from models.checkpoints import Wish, import_weights, read_checkpoint
 from models.errors import InvalidValueError, TrainingFailedError
 from models.initial import initial_weights
 from models.networks import Network
+from models.storage import Mirror, cache_folder, fetched
 from models.training.datasets import Dataset, open_dataset
 from models.training.feeding import Feed
 from models.training.learner import Learner
@@ -25,6 +26,7 @@ from models.training.progress import Progress
 from models.training.recipe import Recipe, as_document
 from models.training.report import Report, ReportWriter
 from models.training.savepoints import Position, Savepoint, Shelf, read_savepoint
+from models.training.sending import Sending
 from models.training.watching import JsonLines, Watcher
 from models.weights import Array, Weights
 
@@ -38,13 +40,18 @@ _LEARNERS: dict[Framework, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What is asked for; `device` is auto, cpu, gpu or npu."""
+    """What is asked for; `device` is auto, cpu, gpu or npu. The folder is sent to the URL `mirror`, if there is one.
+
+    `watchers` are told of the training beside the run's own.
+    """
 
     recipe: Recipe
     framework: Framework
     device: str
     folder: Path
     is_resumed: bool
+    mirror: str | None = None
+    watchers: Sequence[Watcher] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +66,11 @@ class Ended:
 def run(order: Order) -> Ended:
     """Train to the end of the recipe.
 
-    Raises InvalidValueError before the first step, for what cannot be used; TrainingFailedError after it.
+    Raises InvalidValueError before the first step, for what cannot be used; TrainingFailedError after it;
+    TransferFailedError for what could not be fetched or, in the end, sent.
     """
     recipe, network = order.recipe, order.recipe.network.describe()
+    mirror = Mirror(order.mirror) if order.mirror else None
     shelf = Shelf(order.folder / "checkpoints", recipe.checkpoints.keep)
     point = _resumed(order, shelf)
     pictures = open_dataset(recipe.data, "train", seed=recipe.seed, classes=network.classes)
@@ -72,10 +81,15 @@ def run(order: Order) -> Ended:
         if point:
             _check_devices(point, learner)
             learner.restore(point.state)
+            if learner.world.rank == 0:
+                shelf.mend(point.position)
         position = point.position if point else Position()
         feed = Feed(recipe, pictures, learner.world)
         taken = position.epoch * feed.steps + position.step
-        watchers = _watchers(order, learner, pictures.names, taken) if learner.world.rank == 0 else ()
+        watchers = _watchers(order, learner, pictures.names, taken) if learner.world.rank == 0 else []
+        sending = Sending(mirror, order.folder, shelf) if mirror and learner.world.rank == 0 else None
+        if sending:
+            watchers.append(sending)
         training = Training(
             recipe=recipe,
             learner=learner,
@@ -86,6 +100,8 @@ def run(order: Order) -> Ended:
             watchers=watchers,
         )
         position = _trained(training, position)
+        if sending:
+            sending.check()
     finally:
         learner.world.close()
     return Ended(best=shelf.best(), newest=shelf.newest(), top1=position.best_top1)
@@ -103,7 +119,7 @@ def _trained(training: Training, position: Position) -> Position:
                 watcher.close()
 
 
-def _watchers(order: Order, learner: Learner, labels: Sequence[str], taken: int) -> Sequence[Watcher]:
+def _watchers(order: Order, learner: Learner, labels: Sequence[str], taken: int) -> list[Watcher]:
     """Return those who watch a run that has taken so many steps already; the report is of the log."""
     recipe, log = order.recipe, order.folder / "log.jsonl"
     (order.folder / "recipe.yaml").write_text(recipe.text(), encoding="utf-8")
@@ -121,7 +137,7 @@ def _watchers(order: Order, learner: Learner, labels: Sequence[str], taken: int)
         from models.training.tensorboard import TensorBoard  # noqa: PLC0415 - an extra
 
         watchers.append(TensorBoard(order.folder / "tensorboard", resumed_at=taken))
-    return [*watchers, ReportWriter(order.folder / "report.html", log, report)]
+    return [*watchers, *order.watchers, ReportWriter(order.folder / "report.html", log, report)]
 
 
 def _resumed(order: Order, shelf: Shelf) -> Savepoint | None:
@@ -172,7 +188,7 @@ def _first_weights(recipe: Recipe, network: Network) -> dict[str, Array]:
     drawn = initial_weights(network, recipe.start.initial(network.name), recipe.seed)
     if not recipe.start.checkpoint:
         return drawn
-    path = Path(recipe.start.checkpoint)
+    path = fetched(recipe.start.checkpoint, cache_folder())
     classes = None if recipe.start.replaces_head else network.classes
     imported = import_weights(
         read_checkpoint(path), Wish(network=network.name, classes=classes, width=network.width)

@@ -36,13 +36,14 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Whole epochs, steps of the next one, the sum of its losses and how many; the best accuracy until there."""
+    """Whole epochs, steps of the next one, the sum of its losses and how many; the best accuracy, and after which."""
 
     epoch: int = 0
     step: int = 0
     losses: float = 0.0
     counted: int = 0
     best_top1: float | None = None
+    best_epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,7 @@ def write_savepoint(path: Path, point: Savepoint) -> None:
             "losses": position.losses.hex(),
             "counted": position.counted,
             "best_top1": position.best_top1,
+            "best_epoch": position.best_epoch,
         },
         "accuracy": accuracy and {"top1": accuracy.top1, "top5": accuracy.top5, "n": accuracy.n},
         "loss_scale": {"factor": scale.factor, "steady_steps": scale.steady_steps},
@@ -139,18 +141,33 @@ class Shelf:
 
     def put(self, point: Savepoint, *, is_best: bool) -> Path:
         """Write a checkpoint, name it the best if it is, and only then remove the oldest ones."""
-        path = self._folder / f"{point.position.epoch:04d}-{point.position.step:06d}{SUFFIX}"
+        path = self.path(point.position)
         write_savepoint(path, point)
         if is_best:
-            link = self._folder / f".{BEST}"
-            link.unlink(missing_ok=True)
-            link.symlink_to(path.name)
-            link.replace(self._folder / BEST)
+            self._name_best(path)
         left_by_killed = list(self._folder.glob(f".*{SUFFIX}.*"))
         for old in [*self.paths()[: -self._keep], *left_by_killed]:
             if old != self.best():
                 old.unlink(missing_ok=True)
         return path
+
+    def path(self, position: Position) -> Path:
+        """Return the file of the checkpoint at a position."""
+        return self._folder / f"{position.epoch:04d}-{position.step:06d}{SUFFIX}"
+
+    def mend(self, position: Position) -> None:
+        """Name the best checkpoint of a run that was killed before it could."""
+        if (
+            position.best_epoch is not None
+            and (best := self.path(Position(epoch=position.best_epoch))).exists()
+        ):
+            self._name_best(best)
+
+    def _name_best(self, path: Path) -> None:
+        link = self._folder / f".{BEST}"
+        link.unlink(missing_ok=True)
+        link.symlink_to(path.name)
+        link.replace(self._folder / BEST)
 
     def kept(self) -> str:
         """Say what is left of a training that failed."""

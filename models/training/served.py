@@ -9,14 +9,14 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from models.errors import InvalidValueError
+from models.training.datasets import Dataset
 from models.training.evaluation import MANY, Evaluation
 from models.training.learner import Labels
 
@@ -25,26 +25,6 @@ _PATIENCE = 100  # refusals in a row of one picture
 _LONGEST_WAIT_S = 10.0  # at once: what a server asks for may be over sooner
 _OK, _BUSY = 200, (429, 503)
 _ATTEMPTS = 2  # on a connection that the server has ended, which it may do between two requests
-
-
-class Files(Protocol):
-    """What is needed of a dataset."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the classes."""
-
-    @property
-    def labels(self) -> Labels:
-        """Return the class of each picture."""
-
-    def picture(self, index: int) -> Image.Image:
-        """Return a picture."""
-
-    def encoded(self, index: int) -> bytes | None:
-        """Return the picture's own file, if it has one."""
-
-    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +68,7 @@ def find_served(service: Service) -> ServedModel:
     )
 
 
-def evaluate_served(model: ServedModel, dataset: Files) -> Evaluation:
+def evaluate_served(model: ServedModel, dataset: Dataset) -> Evaluation:
     """Have a server classify every picture once, over several connections; what it puts off is asked again.
 
     The loss is NaN: a server answers scores of the best classes alone. Raises InvalidValueError for other classes
@@ -126,7 +106,7 @@ def _counted(best: NDArray[np.int64], labels: Labels, classes: int) -> Evaluatio
 
 
 def _ask_all(
-    service: Service, dataset: Files, indices: range, best: NDArray[np.int64], stopped: threading.Event
+    service: Service, dataset: Dataset, indices: range, best: NDArray[np.int64], stopped: threading.Event
 ) -> None:
     """Fill in the best classes of some pictures, over a connection of its own; the first fault ends all."""
     connection = _Connection(service, stopped)
@@ -143,7 +123,7 @@ def _ask_all(
         connection.close()
 
 
-def _file(dataset: Files, index: int) -> bytes:
+def _file(dataset: Dataset, index: int) -> bytes:
     own = dataset.encoded(index)
     if own is not None:
         return own
@@ -169,6 +149,8 @@ class _Connection:
         if status != _OK:
             raise InvalidValueError(f"{self._url} says: {_sentence(body, status)}")
         described: dict[str, Any] = _parsed(body, self._url)
+        if not isinstance(described, dict) or "ready" not in described:
+            raise InvalidValueError(f"{self._url} describes no model; allowed is the REST port of a server")
         return described
 
     def classify(self, file: bytes, name: str) -> list[int]:
@@ -178,8 +160,10 @@ class _Connection:
             if status == _OK:
                 (result,) = _parsed(body, self._url)["results"]
                 return [entry["index"] for entry in result["classes"]]
-            if status not in _BUSY or self._stopped.wait(min(retry_after_s, _LONGEST_WAIT_S)):
+            if status not in _BUSY:
                 break
+            if self._stopped.wait(min(retry_after_s, _LONGEST_WAIT_S)):
+                return []  # another connection has met the fault that is told
         raise InvalidValueError(f"{self._url} refuses {name}: {_sentence(body, status)}")
 
     def close(self) -> None:

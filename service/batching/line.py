@@ -30,6 +30,7 @@ class Ticket:
     number: int = field(default=0, init=False)  # in the order of coming
     waiting: int = field(init=False)  # rows that no batch has
     has_left: bool = field(default=False, init=False)
+    is_joining: bool = field(default=False, init=False)  # it is promised one batch with all who wait
     _spans: list[range] = field(init=False)  # of the rows that wait
 
     def __post_init__(self) -> None:

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from operator import ge
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from service.batching.control import HOLD
-from service.batching.line import Line
-from service.batching.tuning import Tuning
+from service.batching.tuning import ROUNDING_S, Tuning
 
 
 class Reason(StrEnum):
@@ -37,22 +36,33 @@ class Hold:
 Plan: TypeAlias = Run | Hold
 
 
-def plan(tuning: Tuning, line: Line, now: float, *, has_held: bool) -> Plan:
+class Waiting(Protocol):
+    """What the plan needs to know of the line."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows wait."""
+
+    def most_urgent(self, first: int, others: int) -> list[float]:
+        """Tell the earliest deadline in each batch: the first of so many rows, and others."""
+
+
+def plan(tuning: Tuning, line: Waiting, now: float, *, has_held: bool) -> Plan:
     """Decide for a device that is free while rows wait.
 
     The control limits decide, unless a promise would be broken: what is left must be through in time by the main
     gear alone. Then another gear may keep the promises, a smaller one before a larger.
     """
     rows = line.rows
-    if rows >= len(tuning.limits.gears):
+    if tuning.is_plain and rows >= len(tuning.limits.gears):
         return Run(tuning.main, Reason.FULL)
     wanted = tuning.limits.gear(rows, may_hold=not has_held)
     if wanted == HOLD:
-        until = now + tuning.hold_s
-        if _is_kept(tuning, line, until, batch=0):
+        until = min(now + tuning.hold_s, _latest(tuning, line))
+        if until > now:
             return Hold(until)
         wanted = tuning.limits.gear(rows, may_hold=False)
-    if wanted == tuning.main <= rows:
+    if wanted == tuning.main and rows > tuning.curve.gears[-1]:
         return Run(wanted, Reason.FULL)
     for gear in sorted(tuning.curve.gears, key=lambda gear: (gear > wanted, abs(gear - wanted))):
         if _is_kept(tuning, line, now + tuning.curve.usual_s(gear), batch=gear):
@@ -68,8 +78,16 @@ def _reason(gear: int, wanted: int, rows: int, *, has_held: bool) -> Reason:
     return Reason.FULL if gear <= rows else Reason.IDLE
 
 
-def _is_kept(tuning: Tuning, line: Line, free_at: float, *, batch: int) -> bool:
+def _latest(tuning: Tuning, line: Waiting) -> float:
+    """Tell until when the main gear may begin and have all in time."""
+    _, *deadlines = line.most_urgent(0, tuning.main)
+    ends = tuning.ends_s(0.0, len(deadlines))
+    return min(deadline - end for deadline, end in zip(deadlines, ends, strict=True))
+
+
+def _is_kept(tuning: Tuning, line: Waiting, free_at: float, *, batch: int) -> bool:
     """Tell whether the next `batch` rows are in time at `free_at`, and the others by the main gear from then on."""
+    free_at -= ROUNDING_S
     first, *rest = line.most_urgent(batch, tuning.main)
     if first < free_at:
         return False

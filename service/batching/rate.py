@@ -6,6 +6,7 @@ from collections import deque
 _MEMORY_S = 1.0  # an arrival counts half after 0.7 of this
 _SHORTEST_S = 0.2  # nothing is concluded from less
 _DEADLINES = 128
+_ROUNDING_S = 1e-9
 _HASTY_SHARE = 0.1  # the tuning suits all but this share of the deadlines
 
 
@@ -21,6 +22,11 @@ class Demand:
     def is_unknown(self) -> bool:
         """Tell whether nobody has come yet."""
         return not self._deadlines
+
+    @property
+    def is_uniform(self) -> bool:
+        """Tell whether all want to be answered equally soon, but for an error of rounding."""
+        return bool(self._deadlines) and max(self._deadlines) - min(self._deadlines) < _ROUNDING_S
 
     def arrived(self, rows: int, deadline_s: float, now: float) -> None:
         """Count rows that are to be answered within `deadline_s`."""

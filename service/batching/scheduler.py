@@ -11,14 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from service.batching.line import Line, Part, Ticket
+from service.batching.modes import tune
 from service.batching.plan import Hold, Reason, plan
 from service.batching.rate import Demand
-from service.batching.tuning import Tuning, tune
+from service.batching.tuning import ROUNDING_S, Tuning
 from service.engines.curve import Curve
 
 _RETUNE_EVERY_S = 0.1
 _RATE_STEP = 1.12  # smaller changes alter no plan worth mentioning
 _DEADLINE_STEP = 1.03
+_DIGITS = 9  # of a deadline in seconds: sums of floats are as exact
 _SLOWEST_RATE, _FASTEST_RATE = 0.1, 1e6
 _SOONEST_S = 1e-4
 _LATEST_ROWS = 400  # whoever waits for so many rows, one by one, waits for all that a tuning knows of
@@ -130,6 +132,7 @@ class Scheduler:
         self._bounds = bounds
         self._demand = Demand(now)
         self._held_since: float | None = None
+        self._is_joined = False  # all who wait are promised one batch
         self._looked_at = now
 
     def refusal(self, ticket: Ticket, now: float) -> Refusal | None:
@@ -142,9 +145,9 @@ class Scheduler:
             )
         predicted_s = self._predicted_s(tuned, ticket, now)
         ticket.predicted = now + predicted_s
-        late_s = max(now + predicted_s - ticket.deadline, self._lateness_behind(tuned, ticket, now))
+        late_s = self._lateness_s(tuned, ticket, now)
         over_s = self._surplus_s(tuned, ticket, now)
-        if over_s <= 0 and late_s <= 0:
+        if over_s <= 0 and late_s <= ROUNDING_S:
             return None
         return Refusal(
             is_full=over_s > 0, waiting=rows, predicted_s=predicted_s, retry_after_s=max(over_s, late_s)
@@ -160,6 +163,7 @@ class Scheduler:
 
     def admit(self, ticket: Ticket) -> None:
         """Let a ticket wait."""
+        self._is_joined = ticket.is_joining or (self._is_joined and self.line.rows > 0)
         self.line.add(ticket)
 
     def withdraw(self, ticket: Ticket) -> None:
@@ -175,11 +179,12 @@ class Scheduler:
             assert tuning is not None  # noqa: S101 - it is idle
             decision = plan(tuning, self.line, now, has_held=self._has_held(tuning, now))
             if isinstance(decision, Hold):
-                return self._hold(tuning, now)
+                return self._hold(decision, tuning, now)
             time = tuning.curve.times[decision.gear]
             if self._expire(now + time.p50_s):
                 continue
             self._held_since = None
+            self._is_joined = False
             parts = self.line.take(decision.gear)
             device.batch = Batch(
                 device, decision.gear, decision.reason, parts, now, now + time.p50_s, now + time.p99_s
@@ -232,7 +237,9 @@ class Scheduler:
         return Demanded(
             curve=device.curve,
             rate=_stepped(rate, _RATE_STEP, old.rate if old else None),
-            deadline_s=_stepped(deadline_s, _DEADLINE_STEP, old.deadline_s if old else None),
+            deadline_s=round(deadline_s, _DIGITS)
+            if self._demand.is_uniform
+            else _stepped(deadline_s, _DEADLINE_STEP, old.deadline_s if old else None),
         )
 
     def use(self, demanded: Demanded, tuning: Tuning) -> None:
@@ -280,6 +287,30 @@ class Scheduler:
             heapq.heapreplace(ends_s, end_s)
         return end_s + time.spread_s
 
+    def _lateness_s(self, tuned: Sequence[Tuning], ticket: Ticket, now: float) -> float:
+        """Tell how late this ticket, or one that it passes, would be; 0 or less if it can be admitted."""
+        late_s = max(ticket.predicted - ticket.deadline, self._lateness_behind(tuned, ticket, now))
+        is_joined = self._is_joined and self.line.rows > 0
+        ticket.is_joining = False
+        if late_s <= ROUNDING_S and not is_joined:
+            return late_s
+        end = now + self._joined_s(tuned, ticket, now)
+        urgent = self.line.most_urgent(self.line.rows, 1)[0] if self.line.rows else math.inf
+        joined_late_s = end - min(urgent, ticket.deadline)
+        if joined_late_s <= ROUNDING_S:
+            ticket.is_joining, ticket.predicted = True, end
+        elif is_joined:  # what comes behind has not been thought of
+            return min(joined_late_s, self._through_s(tuned, self.line.rows + ticket.rows, now))
+        return min(joined_late_s, late_s)
+
+    def _joined_s(self, tuned: Sequence[Tuning], ticket: Ticket, now: float) -> float:
+        """Tell when one batch with a ticket and all who wait would be through; infinity if there is none."""
+        if len(tuned) > 1:
+            return math.inf
+        return max(device.free_s(now) for device in self.devices) + tuned[0].joined_s(
+            self.line.rows + ticket.rows
+        )
+
     def _lateness_behind(self, tuned: Sequence[Tuning], ticket: Ticket, now: float) -> float:
         """Tell how late the worst of those would be that a ticket would pass."""
         deadlines = self.line.deadlines_behind(ticket)
@@ -312,7 +343,7 @@ class Scheduler:
     def _expire(self, end: float) -> bool:
         """Take those out of the line that would be next and be late."""
         count = len(self.expired)
-        while (head := self.line.head()) is not None and head.deadline < end:
+        while (head := self.line.head()) is not None and head.deadline < end - ROUNDING_S:
             self.withdraw(head)
             self.expired.append(head)
         return len(self.expired) > count
@@ -320,10 +351,10 @@ class Scheduler:
     def _has_held(self, tuning: Tuning, now: float) -> bool:
         return self._held_since is not None and now >= self._held_since + tuning.hold_s
 
-    def _hold(self, tuning: Tuning, now: float) -> Hold:
+    def _hold(self, decision: Hold, tuning: Tuning, now: float) -> Hold:
         if self._held_since is None:
             self._held_since = now
-        return Hold(self._held_since + tuning.hold_s)
+        return Hold(min(decision.until, self._held_since + tuning.hold_s))
 
 
 def _smallest_s(device: Device) -> float:

@@ -2,7 +2,8 @@
 
     python tests/bench/fixed_policies.py [--arrivals 40000] [--curves NAME ...] [--tightness 2 5 ...]
 
-The last column of each line is the scheduler's result in terms of the best fixed policy's.
+Told are, in terms of the best fixed policy, the highest rate with 99 % of all arrivals in time, and the goodput at
+overloads; a table of these ratios comes last.
 """
 
 import argparse
@@ -28,8 +29,10 @@ def main() -> None:
         for curve in options.curves
         for tightness in options.tightness
     ]
+    ratios: dict[Cell, list[float]] = {}
     with ProcessPoolExecutor(options.processes) as pool:
         for cell, results in zip(cells, pool.map(compare, cells), strict=True):
+            ratios[cell] = [result.ratio for result in results]
             for result in results:
                 policy = result.policy
                 print(
@@ -38,6 +41,10 @@ def main() -> None:
                     f" delay {policy.delay_s * 1e3:.2f} ms, bound {policy.max_queued}, drop {policy.drop}",
                     flush=True,
                 )
+    print(f"\n{'capacity / overloads':22}" + "".join(f"{f'x{each:g}':>18}" for each in options.tightness))
+    for curve in options.curves:
+        rows = [ratios[cell] for cell in cells if cell.curve == curve]
+        print(f"{curve:22}" + "".join(f"{' / '.join(f'{each:.2f}' for each in row):>18}" for row in rows))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 
 from patience import PATIENCE_S
 from pictures import encoded, photo
-from serving import DEMO, ROOT, RunningServer, get
+from serving import DEMO, RunningServer, checked, get
 
 pytestmark = pytest.mark.e2e
 
@@ -69,17 +67,11 @@ def test_readiness_can_be_limited_to_some_models(
 
 
 def test_check_loads_everything_and_tells_by_its_exit_code(repository: Path) -> None:
-    def check(path: Path) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-m", "service.cli", "serve", "--check", "--model-repository", str(path)]
-        return subprocess.run(
-            words, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=ROOT
-        )
-
-    assert check(DEMO).returncode == 0
-    broken = check(repository)
+    assert checked(DEMO).returncode == 0
+    broken = checked(repository)
     assert broken.returncode == 1
     assert "model missing_labels: labels.txt: No such file or directory" in broken.stderr
-    nowhere = check(repository / "nowhere")
+    nowhere = checked(repository / "nowhere")
     assert nowhere.returncode == 2
     assert (
         nowhere.stderr == f"cardinal: model repository {repository / 'nowhere'}: No such file or directory\n"
@@ -88,7 +80,6 @@ def test_check_loads_everything_and_tells_by_its_exit_code(repository: Path) -> 
 
 def test_a_check_takes_no_port(start: Callable[..., RunningServer]) -> None:
     server = start()
-    words = [sys.executable, "-m", "service.cli", "serve", "--check", "--model-repository", str(DEMO)]
-    words += ["--rest-port", server.rest.rpartition(":")[2], "--grpc-port", server.grpc.rpartition(":")[2]]
-    checked = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=ROOT)
-    assert (checked.returncode, checked.stdout) == (0, "")
+    ports = ("--rest-port", server.rest.rpartition(":")[2], "--grpc-port", server.grpc.rpartition(":")[2])
+    check = checked(DEMO, *ports)
+    assert (check.returncode, check.stdout) == (0, "")

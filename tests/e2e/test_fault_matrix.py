@@ -40,6 +40,10 @@ class Holdings:
     def of(cls, process: psutil.Process) -> "Holdings":
         return cls(process.num_fds(), process.num_threads(), len(process.children(recursive=True)))
 
+    def is_within(self, other: "Holdings") -> bool:
+        """Tell whether nothing is more: threads come and go with their work."""
+        return self.files <= other.files and self.threads <= other.threads and self.children <= other.children
+
 
 SENTENCES = {
     signal.SIGKILL: r"the engine process ended \(signal 9, SIGKILL\) while it ran",
@@ -58,7 +62,7 @@ def test_engines_that_fail_twenty_times_under_load_fail_their_batches_only_and_l
     faults = f"{fault}:0.2" if isinstance(fault, str) else "none"
     limit_s = "0.5" if fault is signal.SIGSTOP else "20"  # a busy machine is slow, which is no hang
     flags = ["--engine", "simulated", "--engine-timeout-s", limit_s, "--simulated-faults", faults]
-    flags += ["--simulated-jitter", "30"]  # so that most moments are in the middle of a batch
+    flags += ["--simulated-jitter", "100"]  # so that most moments are in the middle of a batch
     server = start(tmp_path, *flags)
     process = psutil.Process(server.process.pid)
     chance = random.Random()
@@ -77,15 +81,17 @@ def test_engines_that_fail_twenty_times_under_load_fail_their_batches_only_and_l
             server.events("engine_loaded", life + 1)
         if isinstance(fault, str):
             server.events("ready", TIMES + 1)
-        eventually(lambda: Holdings.of(process) == before, f"the server holds {before} again")
+        eventually(lambda: Holdings.of(process).is_within(before), f"the server holds {before} again")
         assert process.memory_info().rss - taken_bytes < 32 * 2**20
 
     codes = Counter(outcome.code for outcome in load.outcomes)
-    assert codes.keys() <= {"OK", "ENGINE_FAULT"}
+    assert codes.keys() <= {"OK", "ENGINE_FAULT", "MODEL_NOT_READY"}
     lives = len(server.events("engine_loaded", TIMES + 1)) - 1
     assert codes["ENGINE_FAULT"] <= lives * CLIENTS + CLIENTS  # a batch holds at most one request of each
     assert codes["ENGINE_FAULT"]  # some moment was in the middle of a batch
     for outcome in load.outcomes:
         if outcome.code == "ENGINE_FAULT":
             assert re.match(SENTENCES[fault], outcome.says), outcome.says
+        if outcome.code == "MODEL_NOT_READY":  # by chance three in a row failed at their first batch
+            assert "its engine failed" in outcome.says, outcome.says
     assert abs(len(server.events("not_ready", TIMES)) - lives) <= 1  # readiness was as true as its engine

@@ -22,14 +22,13 @@ from serving import DEMO, RunningServer, eventually, get, post
 pytestmark = pytest.mark.e2e
 
 IMAGE = encoded(photo(64, 64))
-A_FEW_SECONDS_S = 30  # on a machine with far more to do than this
 
 
 def engine_pid(server: RunningServer, model: str) -> int:
     return int(server.events("engine_loaded", 1, model=model)[-1]["pid"])
 
 
-def test_a_killed_engine_fails_its_batch_only_and_is_back_within_seconds(
+def test_a_killed_engine_fails_its_batch_only_and_is_started_again_at_once(
     start: Callable[..., RunningServer],
 ) -> None:
     server = start(DEMO, "--lame-duck-s", "0")
@@ -38,9 +37,7 @@ def test_a_killed_engine_fails_its_batch_only_and_is_back_within_seconds(
         for life in range(1, 4):
             eventually(lambda wanted=50 * life: len(load.since(0)) > wanted, "the clients are served")
             os.kill(engine_pid(server, "sknet50"), signal.SIGKILL)
-            killed = time.monotonic()
             server.events("engine_loaded", life + 1, model="sknet50")
-            assert time.monotonic() - killed < A_FEW_SECONDS_S
         back = time.monotonic()
         eventually(lambda: len(load.since(back)) > 100, "the clients are served again")
 
@@ -51,7 +48,7 @@ def test_a_killed_engine_fails_its_batch_only_and_is_back_within_seconds(
         if outcome.code == "ENGINE_FAULT":
             assert "signal 9, SIGKILL" in outcome.says
     assert {outcome.code for outcome in load.since(back)} == {"OK"}
-    assert max(outcome.ended - outcome.began for outcome in load.outcomes) < A_FEW_SECONDS_S
+    assert max(line["pause_s"] for line in server.events("engine_restart", 3)) < 1
     restarts = get(f"{server.control}/metrics").text
     assert 'cardinal_engine_restarts_total{device="cpu:0",model="sknet50",version="1"} 3.0' in restarts
 

@@ -69,7 +69,7 @@ def test_a_thousand_damaged_pictures_are_all_answered_in_steady_memory(
 
     assert answers.keys() <= {200, 400, 413, 415}, answers
     assert answers[200] > 0 < answers[400]
-    assert slowest < 10, "no single picture may keep a thread"
+    assert slowest < 30, "no single picture may keep a thread"
     assert grown < 16 * MIB, f"grown by {grown / MIB:.1f} MiB"
     assert not [line for line in server.log if line["event"] in ("unforeseen_error", "engine_restart")]
 

@@ -11,6 +11,7 @@ from PIL import Image
 from models.errors import InvalidValueError
 from models.training.datasets import CIFAR10_NAMES, Dataset, KeptPictures, Part, open_dataset
 from models.training.recipe import DataChoice
+from patience import PATIENCE_S
 from pictures import encoded, photo
 
 RECORD_BYTES = 3073
@@ -196,7 +197,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     )
     _refused(
         DataChoice(format="folder", train=_folder(tmp_path / "train")),
-        f"data.evaluation is empty{allowed}",
+        "data.evaluation is empty; allowed is a path or URL",
         "evaluation",
     )
 
@@ -355,7 +356,7 @@ class _Counted:
 
     def __init__(self, asking: int = 1) -> None:
         self.decoded: list[int] = []
-        self._together = threading.Barrier(asking, timeout=30)
+        self._together = threading.Barrier(asking, timeout=PATIENCE_S)
 
     def picture(self, index: int) -> Image.Image:
         self._together.wait()

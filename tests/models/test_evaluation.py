@@ -10,6 +10,7 @@ from models.errors import InvalidValueError
 from models.preprocessing import Preprocessing
 from models.training.evaluation import Evaluation, evaluate
 from models.training.learner import Alone, Logits, Rows
+from patience import PATIENCE_S
 
 PREPROCESSING = Preprocessing(size=32, crop=32)
 
@@ -47,7 +48,7 @@ class Together:
 
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         self._all[self.rank] = values
-        self._barrier.wait(30)
+        self._barrier.wait(PATIENCE_S)
         return np.sum([self._all[rank] for rank in range(self.size)], axis=0)
 
     def close(self) -> None:

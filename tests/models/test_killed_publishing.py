@@ -19,7 +19,7 @@ from service.bell import Bell
 from service.metrics import Metrics
 from service.repository import Repository, Slot
 from service.repository.bundle import load_bundle
-from serving import DEMO, ROOT
+from serving import DEMO, ROOT, checked
 
 BUNDLE = DEMO / "sknet50" / "1"
 FILES = {path.relative_to(BUNDLE).as_posix(): path for path in BUNDLE.rglob("*") if path.is_file()}
@@ -102,14 +102,10 @@ def test_a_bundle_killed_half_way_is_never_visible(tmp_path: Path) -> None:
 @pytest.mark.e2e
 def test_a_server_that_starts_meanwhile_finds_whole_models_alone(tmp_path: Path) -> None:
     publish(FILES, repository=tmp_path, model="model-0")
-    words = [sys.executable, "-m", "service.cli", "serve", "--check", "--engine", "simulated"]
-    words += ["--model-repository", str(tmp_path)]
 
     def check() -> None:
-        checked = subprocess.run(
-            words, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=ROOT
-        )
-        assert checked.returncode == 0, checked.stderr
+        ran = checked(tmp_path, "--engine", "simulated")
+        assert ran.returncode == 0, ran.stderr
 
     chance = random.Random(2)
     with _watching(check) as checks:

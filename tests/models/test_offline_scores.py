@@ -7,6 +7,14 @@ import numpy as np
 import pytest
 
 from models.cli import main
+from models.frameworks import torch_network
+from models.networks import describe
+from models.preprocessing import PREPROCESSINGS
+from models.training.datasets import PictureFolder
+from models.training.evaluation import evaluate
+from models.training.learner import Alone
+from models.weights import random_weights
+from pictures import photo
 
 N = 40
 
@@ -129,6 +137,42 @@ def test_raw_results_in_batches_are_counted_by_their_numbers(
         _hits(results[:n], labels, depth) for depth in range(1, 6)
     ]
     assert "labels are of pictures without" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("batch", [[], ["--batch", "8"]], ids=["single", "batches"])
+def test_the_accuracy_over_files_is_that_of_an_evaluation(
+    batch: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(21):
+        (tmp_path / f"photos/{index % 10}").mkdir(parents=True, exist_ok=True)
+        photo(40, 34, index).save(tmp_path / f"photos/{index % 10}/{index}.jpg")
+    network = describe("sknet50", classes=10, width=1 / 16)
+    weights, preprocessing = random_weights(network, seed=1), PREPROCESSINGS["cifar10"](32)
+    dataset = PictureFolder(str(tmp_path / "photos"), "photos")
+    rows = np.stack([preprocessing.rows(dataset.picture(index)) for index in range(21)])
+    weights["fc.bias"] -= torch_network.logits(network, weights, preprocessing.planes(rows)).mean(axis=0)
+    photos, tensors, results = (str(tmp_path / name) for name in ("photos", "tensors", "results"))
+    words = ["--input-size", "32", "--preprocessing", "cifar10", *batch]
+    assert main(["raw-tensors", photos, tensors, *words]) == 0
+    Path(results).mkdir()
+    for file in Path(tensors).iterdir():  # as a program would that knows nothing of ours
+        planes = np.fromfile(file, np.float32).reshape(-1, 3, 32, 32)
+        torch_network.logits(network, weights, planes).tofile(f"{results}/{file.stem}_0.bin")
+    labels = str(tmp_path / ("labels.npy" if batch else "labels.txt"))
+    assert main(["label-file", photos, labels, *batch]) == 0
+    capsys.readouterr()
+    assert main(["score-raw", results, labels, "--classes", "10", "--dtype", "float32"]) == 0
+    counted = evaluate(
+        lambda rows: torch_network.logits(network, weights, preprocessing.planes(rows)),
+        dataset,
+        preprocessing,
+        Alone(),
+        batch=8,
+        workers=1,
+    )
+    assert 0 < counted.top1 < 1
+    wanted = f"21 pictures of 10 classes: top-1 {counted.top1}, top-5 {counted.top5}\n"
+    assert capsys.readouterr().out == wanted
 
 
 def test_results_with_whole_names_need_no_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

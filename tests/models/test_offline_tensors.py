@@ -134,6 +134,14 @@ def test_classes_are_numbered_in_the_order_of_their_folders(ending: str, tmp_pat
         assert file.read_text() == "c.JPEG 0\nb.JPEG 1\na.JPEG 2\n"
 
 
+def test_photos_in_one_folder_have_the_classes_of_a_list(tmp_path: Path) -> None:
+    _save(tmp_path / "photos", "val_1.JPEG", "val_2.JPEG", "val_10.JPEG")
+    (tmp_path / "val_label.txt").write_text("val_2.JPEG 7\nval_1.JPEG 65\nval_10.JPEG 3\nval_11.JPEG 9\n")
+    words = ["label-file", str(tmp_path / "photos"), str(tmp_path / "labels.npy"), "--batch", "2"]
+    assert main([*words, "--labels", str(tmp_path / "val_label.txt")]) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), [[65, 3], [7, -1]])
+
+
 def test_names_end_at_the_first_dot_on_demand(tmp_path: Path) -> None:
     _save(tmp_path / "photos", "a.v2.png", "b.png")
     words = ["raw-tensors", str(tmp_path / "photos"), str(tmp_path / "out"), "--input-size", "32"]
@@ -190,6 +198,10 @@ def test_an_info_file_of_jpegs_has_one_numbering_and_stored_sizes(tmp_path: Path
         (["raw-tensors", "dotted", "out", "--format", "cifar10"], "dotted/test_batch.bin cannot be read"),
         (["unpack-cifar10", "dotted", "out"], "dotted/test_batch.bin cannot be read"),
         (["label-file", "dotted", "out.txt"], "photos are in no folders of classes"),
+        (
+            ["label-file", "dotted", "out.txt", "--labels", "labels"],
+            "labels have no 'a.1', which is photo dotted/a.1",
+        ),
         (["label-file", "twins", "out.json"], "1 names are in more than one class: 1.png"),
         (["label-file", "twins", "out.npy"], "labels file is out.npy; allowed is .npy for batches"),
         (
@@ -228,6 +240,7 @@ def test_what_cannot_be_used_is_told_and_leaves_nothing(
     for name in ("texts/a.txt", "damaged/a.png", "tensors/a.bin", "fake/a.jpg"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(b"text" * 25)
+    (tmp_path / "labels").write_text("a.2.png 1")
     before = sorted(tmp_path.rglob("*"))
     assert main(words) == 2
     assert sentence in capsys.readouterr().err

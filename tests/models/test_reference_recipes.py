@@ -1,5 +1,6 @@
 """The bundled recipes are what the code of the references does."""
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -13,6 +14,7 @@ from models.initial import Initialisation
 from models.networks import NETWORKS
 from models.preprocessing import PREPROCESSINGS
 from models.training.recipe import BUNDLED, Augmentation, Optimizer, Precision, Recipe, read_recipe
+from models.training.run import Order, run
 from models.training.schedules import EpochCosine, Poly, rates
 
 ROOT = Path(__file__).parents[2]
@@ -126,3 +128,19 @@ def test_the_wheel_holds_the_recipes(tmp_path: Path) -> None:
     assert len(recipes) > len(NAMES)
     assert {*recipes, "models/py.typed", "service/py.typed", "service/rest/page/index.html"} <= held
     assert not [name for name in held if name.startswith("models/demo/")]
+
+
+@pytest.mark.parametrize("name", [path.stem for path in BUNDLED.glob("*.yaml")])
+def test_each_recipe_takes_steps(name: str, tmp_path: Path) -> None:
+    """A narrow network on small pictures, at a rate and a loss scale for so few; all else is the recipe's."""
+    data = "data={format: synthetic, images: 12, workers: 1}"
+    small = ["network.width=0.0625", "preprocessing.input_size=32", "preprocessing.size=36", "batch=6"]
+    slow = ["schedule.rate=0.01", "schedule.warmup_epochs=0", "precision.loss_scale=1"]
+    recipe = read_recipe(name, [data, *small, *slow, "epochs=1"])
+    order = Order(recipe=recipe, framework="torch", device="cpu", folder=tmp_path, is_resumed=False)
+    ended = run(order)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    steps = [record for record in log if record["event"] == "step"]
+    assert [record["step"] for record in steps] == [1, 2]
+    assert all(0 < record["loss"] < 20 and not record["is_skipped"] for record in steps)
+    assert ended.newest is not None

@@ -11,6 +11,7 @@ from models import cli, hub
 from models.commands import COMMANDS
 from models.errors import InvalidValueError
 from models.networks import DESCRIPTIONS
+from models.storage import CACHE_VARIABLE
 from models.training.recipe import BUNDLED, Recipe, read_recipe
 from recipe_keys import keys_of
 
@@ -25,7 +26,14 @@ SETTINGS = [code for code in CODES if re.fullmatch(r"[a-z_.]+=\S+", code)]
 FLAGS = [code for code in CODES if code.startswith("--")]
 WORDS = sorted(set(CODES) - {*COMMAND_LINES, *SERVER_LINES, *SETTINGS, *FLAGS})
 
-OF_OTHERS = {"ASCEND_RT_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "RANK_TABLE_FILE", "RANK_ID", "DEVICE_ID"}
+VARIABLES = {
+    CACHE_VARIABLE,
+    "ASCEND_RT_VISIBLE_DEVICES",
+    "CUDA_VISIBLE_DEVICES",
+    "RANK_TABLE_FILE",
+    "RANK_ID",
+    "DEVICE_ID",
+}
 MISTAKES = {"ploy", "module."}  # of the references, which the pitfalls quote
 
 
@@ -62,7 +70,7 @@ def test_each_flag_is_one_of_a_command(flag: str) -> None:
 def test_each_word_is_that_of_something_that_there_is(word: str) -> None:
     names = {command.name for command in COMMANDS} | {path.stem for path in BUNDLED.glob("*.yaml")}
     assert (
-        word in names | {*DESCRIPTIONS, *keys_of(Recipe)} | OF_OTHERS | MISTAKES or word == "models.hub.load"
+        word in names | {*DESCRIPTIONS, *keys_of(Recipe)} | VARIABLES | MISTAKES or word == "models.hub.load"
     )
     assert hub.load
 

@@ -66,6 +66,8 @@ def _handler(answers: Answers) -> type[BaseHTTPRequestHandler]:
             }
             if self.path == "/base/v1/models/zoo":
                 self._send(200, described)
+            elif self.path == "/else/v1/models/zoo":
+                self._send(200, ["hello"])
             else:
                 self._send(404, {"error": "there is no such model", "code": "MODEL_NOT_FOUND"})
 
@@ -157,8 +159,16 @@ def test_a_connection_that_the_server_ends_is_made_anew() -> None:
 
 def test_a_picture_that_is_refused_ends_the_evaluation() -> None:
     dataset, answers = _random(200)
-    answers.refusals = {7: [400]}
+    answers.refusals = {0: [429] * 50, 7: [400]}  # the first connection is still put off then
     with pytest.raises(InvalidValueError, match="refuses picture 7: it is refused with 400"):
+        _evaluate(dataset, answers)
+    assert len(answers.asked) < 200
+
+
+def test_what_is_put_off_for_ever_is_told() -> None:
+    dataset, answers = _random(3)
+    answers.refusals = {1: [429] * 1000}
+    with pytest.raises(InvalidValueError, match="refuses picture 1: it is refused with 429"):
         _evaluate(dataset, answers)
 
 
@@ -183,6 +193,14 @@ def test_a_model_that_is_not_there_is_told() -> None:
     _, answers = _random()
     with _serving(answers) as service, pytest.raises(InvalidValueError, match="says: there is no such model"):
         find_served(Service(url=service.url, model="cats"))
+
+
+def test_what_is_no_server_of_models_is_told() -> None:
+    _, answers = _random()
+    with _serving(answers) as service:
+        elsewhere = Service(url=service.url.removesuffix("/base") + "/else", model="zoo")
+        with pytest.raises(InvalidValueError, match="describes no model"):
+            find_served(elsewhere)
 
 
 def test_a_server_that_is_not_there_is_told() -> None:

@@ -2,10 +2,12 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from models.errors import InvalidValueError, TrainingFailedError
 from models.training.recipe import Recipe
 from models.training.run import Order, run
 from models.training.savepoints import read_savepoint
+from models.training.watching import EpochRecord, StepRecord
 from models.weights import random_weights
 from recipes import noise_folder, small
 from training import begin, command, end, is_same, lines, losses, newest, train
@@ -90,6 +93,43 @@ def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_weights(
     assert is_same(newest(folder), newest(tmp_path / "one_process"))
     assert lines(folder) == lines(tmp_path / "one_process")
     assert not list((folder / "checkpoints").glob(".*.safetensors.*"))
+
+
+class _Stopped:
+    """Ends a training when it hears of the end of an epoch, which is just before the checkpoint is written."""
+
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def stepped(self, record: StepRecord) -> None:
+        pass
+
+    def epoch_ended(self, record: EpochRecord) -> None:
+        if record.epoch == self._epoch:
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_run_that_ends_between_log_and_checkpoint_tells_each_epoch_once(
+    unbroken: Path, tmp_path: Path
+) -> None:
+    order = ordered(newest(unbroken).recipe, tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        run(replace(order, watchers=(_Stopped(2),)))
+    run(replace(order, is_resumed=True))
+    assert lines(tmp_path / "run") == lines(unbroken)
+
+
+def test_a_run_that_is_resumed_names_its_best_checkpoint(unbroken: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(unbroken, folder, symlinks=True)
+    best = folder / "checkpoints" / "best.safetensors"
+    name = best.readlink()
+    best.unlink()
+    run(ordered(newest(folder).recipe, folder, is_resumed=True))
+    assert best.readlink() == name
 
 
 def test_only_the_last_checkpoints_and_the_best_are_kept(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ def no_blocking_call_on_the_event_loop() -> Iterator[None]:
         # repository is listed when the server has nothing else to do.
         tripwire.functions["os.read"].can_block_in("engines/program.py", {"lines"})
         tripwire.functions["os.read"].can_block_in("subprocess.py", {"_execute_child"})
+        # Coverage has a lock of its own, which a thread of ours may hold for a moment.
+        tripwire.functions["threading.Lock.acquire"].can_block_in("coverage/collector.py", {"lock_data"})
         for function in ("os.listdir", "os.stat"):
             tripwire.functions[function].can_block_in("repository/repository.py", {"_scan", "_newest"})
         yield

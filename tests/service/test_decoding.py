@@ -1,5 +1,6 @@
 import pytest
 
+from patience import PATIENCE_S
 from pictures import encoded, photo
 from service.decoding import Decoder
 from service.errors import InvalidInput
@@ -22,7 +23,7 @@ async def test_how_long_a_picture_will_take_is_foreseen_from_those_before() -> N
 
     await decoder.decode([picture] * 4, SPEC, keep)
     alone_s = decoder.foreseen_s(len(picture))
-    assert 0 < alone_s < 1
+    assert 0 < alone_s < PATIENCE_S
     assert during[-1] == pytest.approx(4 * alone_s)  # all of a request count until it is through
     assert decoder.foreseen_s(0) == 0
     assert decoder.foreseen_s(10 * len(picture)) == pytest.approx(10 * alone_s)

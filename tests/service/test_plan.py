@@ -7,8 +7,9 @@ import pytest
 from service.batching.control import HOLD, control_limits
 from service.batching.envelope import Envelope
 from service.batching.line import Line, Ticket
+from service.batching.modes import tune
 from service.batching.plan import Hold, Reason, Run, plan
-from service.batching.tuning import Tuning, tune
+from service.batching.tuning import Tuning
 from service.engines import Curve
 from service.latency_tables import TABLES
 
@@ -90,6 +91,15 @@ def test_a_device_does_not_wait_at_the_cost_of_a_deadline() -> None:
     tuning = tune(CURVE, rate=1800, deadline_s=30)
     decision = plan(tuning, waiting(3, deadline=CURVE.usual_s(4) * 1.01), 0.0, has_held=False)
     assert decision == Run(4, Reason.DEADLINE)
+
+
+def test_a_device_waits_no_longer_than_the_deadlines_allow() -> None:
+    tuning = tune(CURVE.only((1, 4)), rate=1800, deadline_s=0.01)
+    line = waiting(3, deadline=CURVE.usual_s(4) * 1.01)
+    held = plan(tuning, line, 0.0, has_held=False)
+    assert isinstance(held, Hold)
+    assert held.until == pytest.approx(CURVE.usual_s(4) * 0.01)
+    assert plan(tuning, line, held.until, has_held=False) == Run(4, Reason.DEADLINE)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ class RunningServer:
     """A server, what it said so far, and where it listens."""
 
     process: subprocess.Popen[str]
+    patience_s: float = PATIENCE_S
     log: list[dict[str, Any]] = field(default_factory=list)
     heard: threading.Condition = field(default_factory=threading.Condition)
 
@@ -57,7 +58,7 @@ class RunningServer:
 
         with self.heard:
             is_there = self.heard.wait_for(
-                lambda: len(found()) >= count or self.process.poll() is not None, PATIENCE_S
+                lambda: len(found()) >= count or self.process.poll() is not None, self.patience_s
             )
         if not is_there or len(found()) < count:
             pytest.fail(f"the server never said {name} {wanted}; it said:\n" + "\n".join(map(str, self.log)))
@@ -80,23 +81,39 @@ class RunningServer:
         return self.process.wait(PATIENCE_S)
 
 
-@contextmanager
-def running(repository: Path, *flags: str, wait: str = "ready") -> Iterator[RunningServer]:
-    """Start a server, wait for an event, and end it however the block ends."""
+def _serve(repository: Path, *flags: str) -> list[str]:
+    """Say how to serve as fast and cleanly as can be."""
     words = [sys.executable, "-m", "service.cli", "serve", "--model-repository", str(repository)]
-    words += ["--rest-port", "0", "--grpc-port", "0", "--control-port", "0", "--lame-duck-s", "0.3"]
-    words += [
-        "--state-folder",
-        "none",
-        "--openvino-precision",
-        "f32",
-        "--profile-s",
-        "0.2",
-        *flags,
-    ]  # as fast and clean as can be
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CARDINAL_")}
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
-    server = RunningServer(process)
+    return [*words, "--state-folder", "none", "--openvino-precision", "f32", "--profile-s", "0.2", *flags]
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("CARDINAL_")}
+
+
+def checked(repository: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Load and verify a repository as `cardinal serve --check` does."""
+    return subprocess.run(
+        _serve(repository, "--check", *flags),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        cwd=ROOT,
+        env=_environment(),
+    )
+
+
+@contextmanager
+def running(
+    repository: Path, *flags: str, wait: str = "ready", patience_s: float = PATIENCE_S
+) -> Iterator[RunningServer]:
+    """Start a server, wait for an event, and end it however the block ends."""
+    ports = ("--rest-port", "0", "--grpc-port", "0", "--control-port", "0", "--lame-duck-s", "0.3")
+    process = subprocess.Popen(
+        _serve(repository, *ports, *flags), stderr=subprocess.PIPE, text=True, cwd=ROOT, env=_environment()
+    )
+    server = RunningServer(process, patience_s)
     listener = threading.Thread(target=server.listen, daemon=True)
     listener.start()
     try:

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from service.batching.arrivals import Traffic
+from service.batching.modes import tune
 from service.batching.scheduler import Demanded, Tunings
 from service.batching.simulator import Outcome, Pace, Scheduled, simulate
-from service.batching.tuning import Tuning, tune
+from service.batching.tuning import Tuning
 from service.latency_tables import TABLES
 
 TABLE = TABLES["310p/se_resnext50"]
