@@ -5,6 +5,7 @@ PyTorch and MindSpore compute in one thread each: on a busy machine more of them
 
 import os
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -18,3 +19,15 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         fixtures = item._fixtureinfo.name2fixturedefs.values()
         if any(overridden_by[-1].scope == "module" for overridden_by in fixtures):
             item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Do not trace what is marked so. (In processes of pytest-xdist pytest-cov's own `no_cover` traces on.)"""
+    trace = sys.gettrace()
+    if item.get_closest_marker("untraced"):
+        sys.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(trace)

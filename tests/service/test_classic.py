@@ -61,7 +61,7 @@ def test_a_policy_that_cannot_be_is_refused(gears: tuple[int, ...], max_rows: in
         Classic(gears=gears, max_rows=max_rows)
 
 
-@pytest.mark.no_cover
+@pytest.mark.untraced
 @pytest.mark.parametrize(
     ("delay_s", "rate", "mean_ms", "p99_ms"),
     [(0.005, 600, 7.3, 16.4), (0.005, 900, 11.7, 25.0), (0.0, 600, 1.85, 6.1), (0.0, 900, 3.8, 20.5)],
@@ -80,7 +80,7 @@ def test_a_full_queue_refuses() -> None:
     assert outcome.latencies_s[-1] <= 3 * TABLE[32] + 1e-9
 
 
-@pytest.mark.no_cover
+@pytest.mark.untraced
 def test_to_drop_what_has_expired_saves_nothing_and_to_drop_what_will_be_late_does() -> None:
     def goodput(drop: Drop) -> float:
         policy = Classic(gears=(1, 4), max_rows=4, drop=drop)

@@ -4,7 +4,7 @@ import pytest
 
 from fixed_policies import Cell, compare
 
-pytestmark = pytest.mark.no_cover  # tracing takes several times as long; others run through the same lines
+pytestmark = pytest.mark.untraced  # others run through the same lines
 
 
 @pytest.mark.parametrize(("curve", "tightness"), [("flat", 5), ("310p/sknet50", 2)])

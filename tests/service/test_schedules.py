@@ -13,7 +13,7 @@ from service.batching.scheduler import Batch, Bounds, Demanded, Scheduler
 from service.batching.tuning import Tuning
 from service.engines import Curve
 
-pytestmark = pytest.mark.no_cover  # tracing takes several times as long; others run through the same lines
+pytestmark = pytest.mark.untraced  # others run through the same lines
 
 CURVES = (
     Curve.exact({1: 0.001, 4: 0.002}),

@@ -5,7 +5,7 @@ import pytest
 from service.batching.scheduler import Tunings
 from shows import GOODPUT, MOST_LATE, RATES_WITHIN, Knowing, Load
 
-pytestmark = pytest.mark.no_cover  # tracing takes several times as long; others run through the same lines
+pytestmark = pytest.mark.untraced  # others run through the same lines
 
 ARRIVALS = 20_000
 SEED = 77

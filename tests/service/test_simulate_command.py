@@ -61,7 +61,7 @@ def test_json_has_everything_of_a_run(curve: str, capsys: pytest.CaptureFixture[
     assert ours["goodput"] > delay["goodput"]
 
 
-@pytest.mark.no_cover
+@pytest.mark.untraced
 def test_capacity_is_the_highest_rate_in_time(curve: str, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--capacity", "4", "--against", "delay", "--json", "--arrivals", "1500")
     ours, delay = json.loads(said(capsys, curve, *options))["capacities"]

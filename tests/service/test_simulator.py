@@ -115,7 +115,7 @@ def test_the_first_to_come_are_not_refused_because_the_queue_was_tuned_for_nobod
     assert (outcome.refused, outcome.expired) == (0, 0)
 
 
-@pytest.mark.no_cover
+@pytest.mark.untraced
 @pytest.mark.parametrize("name", [*TABLES])
 @pytest.mark.parametrize("tightness", [3, 10])
 def test_who_is_admitted_is_answered_in_time_at_any_overload(name: str, tightness: float) -> None:
