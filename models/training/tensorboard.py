@@ -11,7 +11,10 @@ class TensorBoard:
     """Writes event files into a folder; what follows the step where a training is resumed is taken back."""
 
     def __init__(self, folder: Path, *, resumed_at: int = 0) -> None:
-        self._writer = SummaryWriter(str(folder), purge_step=resumed_at + 1)
+        # Without the suffix, a file that was begun in the same second would be overwritten.
+        self._writer = SummaryWriter(
+            str(folder), purge_step=resumed_at + 1, filename_suffix=f".{resumed_at:09}"
+        )
 
     def stepped(self, record: StepRecord) -> None:
         """Add a point to the curves of the steps."""
