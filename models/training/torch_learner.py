@@ -63,6 +63,7 @@ class TorchLearner:
     def step(self, batches: Sequence[Batch], rate: float) -> Step:
         """Take one step on the mean gradient of these batches, of equal size, on all devices."""
         self._learning_mode()
+        statistics = [buffer.clone() for buffer in self._module.buffers()] if self._is_dynamic else []
         self._optimizer.zero_grad()
         loss = torch.zeros((), device=self._device)
         for batch in batches:
@@ -71,7 +72,10 @@ class TorchLearner:
                 (part * self.loss_scale.factor).backward()  # type: ignore[no-untyped-call]
             loss += part.detach()
         is_skipped = self._unscale_gradients()
-        if not is_skipped:
+        if is_skipped:
+            for buffer, before in zip(self._module.buffers(), statistics, strict=True):
+                buffer.copy_(before)  # what overflowed may be in them too
+        else:
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
             self._optimizer.step()

@@ -102,9 +102,7 @@ def test_a_fixed_loss_scale_changes_nothing() -> None:
 
 
 def test_a_step_whose_gradients_overflow_is_skipped_and_the_scale_halved() -> None:
-    found = learner(
-        small(precision__compute="bf16", precision__loss_scale="dynamic", ema=0.5, norms="frozen")
-    )
+    found = learner(small(precision__compute="bf16", precision__loss_scale="dynamic", ema=0.5))
     found.step([batch()], 0.1)
     before = replace(found.state(), loss_scale=LossScale(factor=3e38))
     found.restore(before)
