@@ -14,7 +14,7 @@ from pictures import encoded, photo
 from serving import RunningServer
 from trained import small_recipe, write_trained
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 NAMES = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
 FORMS = ("JPEG", "PNG", "WEBP")

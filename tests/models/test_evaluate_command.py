@@ -22,8 +22,6 @@ from trained import CLASSES, small_recipe, write_trained
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.timeout(300)  # a framework is imported
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

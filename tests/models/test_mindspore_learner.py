@@ -27,8 +27,6 @@ from models.training import torch_learner
 from models.training.learner import Batch
 from models.training.recipe import Recipe
 
-pytestmark = pytest.mark.timeout(500)  # a framework starts, and compiles
-
 PROGRAM = ROOT / "tests" / "support" / "mindspore_learning.py"
 
 

@@ -9,8 +9,6 @@ import pytest
 from models.cli import main
 from trained import small_recipe, write_trained
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def _published(tmp_path: Path, *words: str) -> tuple[dict[str, Any], list[str]]:
     path = tmp_path / "best.safetensors"

@@ -101,7 +101,6 @@ def _recipe(data: str, **changes: object) -> Recipe:
     )
 
 
-@pytest.mark.timeout(300)  # a framework is imported
 def test_a_training_lives_on_urls_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

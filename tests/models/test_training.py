@@ -22,8 +22,6 @@ from models.weights import random_weights
 from recipes import noise_folder, small
 from training import begin, command, end, is_same, lines, losses, newest, train
 
-pytestmark = pytest.mark.timeout(300)  # a framework starts
-
 KILLS = 2
 
 
