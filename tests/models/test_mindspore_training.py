@@ -1,0 +1,81 @@
+"""Trainings as users start them, in MindSpore; longer ones are in tests/bench/mindspore_training.py."""
+
+import os
+import random
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.checkpoints import write_checkpoint
+from models.training import torch_learner
+from models.training.datasets import open_dataset
+from models.training.evaluation import evaluate
+from models.training.learner import Alone
+from models.training.recipe import Recipe
+from models.weights import random_weights
+from recipes import small
+from training import begin, command, is_same, lines, losses, newest, train
+
+NETWORK = {"name": "se_resnext50", "classes": 4, "width": 1 / 16}
+
+
+def recipe(start: Path, **changes: object) -> Recipe:
+    """Describe a training with frozen norms, since those of a process see its own pictures only."""
+    return small(
+        network=NETWORK,
+        data__images=25,
+        norms="frozen",
+        ema=0.5,
+        schedule={"kind": "step_cosine", "rate": 0.01},
+        start={"checkpoint": str(start)},
+        checkpoints={"every_steps": 1, "keep": 2},
+        **changes,
+    )
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("start") / "start.safetensors"
+    write_checkpoint(path, random_weights(small(network=NETWORK).network.describe(), seed=1))
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    train("mindspore", recipe(start), folder)
+    return folder
+
+
+def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_weights(
+    alone: Path, start: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    process = begin(command("mindspore", recipe(start), folder))
+    assert process.stderr
+    while "img/s" not in process.stderr.readline():
+        assert process.poll() is None
+    try:
+        process.wait(random.Random(os.urandom(8)).uniform(0, 2))
+    except subprocess.TimeoutExpired:
+        process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert len(losses(folder)) < len(losses(alone))
+    train("mindspore", recipe(start), folder, "--resume")
+    assert is_same(newest(folder), newest(alone))
+    assert lines(folder) == lines(alone)
+
+
+def test_pytorch_evaluates_a_checkpoint_alike(alone: Path) -> None:
+    point = newest(alone)
+    found = next(line["evaluation"] for line in reversed(lines(alone)) if line["event"] == "epoch")
+    learner = torch_learner.build(point.recipe, point.state.weights, device="cpu")
+    pictures = open_dataset(point.recipe.data, "evaluation", seed=point.recipe.seed, classes=4)
+    preprocessing = point.recipe.preprocessing.build()
+    expected = evaluate(learner.logits, pictures, preprocessing, Alone(), batch=5, workers=1)
+    assert np.array_equal(expected.confusion, found["confusion"])
+    assert found["loss"] == pytest.approx(expected.loss, rel=1e-4)
