@@ -10,34 +10,14 @@ from pathlib import Path
 import pytest
 
 from interpreters import MINDSPORE
-from models.checkpoints import write_checkpoint
-from models.training.recipe import Recipe
-from models.weights import random_weights
-from recipes import noise_folder, small
+from mindspore_recipes import NETWORK, recipe, written_start
+from recipes import by_heart, noise_folder
 from training import begin, command, end, lines, losses, train
-
-NETWORK = {"name": "se_resnext50", "classes": 4, "width": 1 / 16}
-
-
-def recipe(start: Path, **changes: object) -> Recipe:
-    """Describe a training with frozen norms, since those of a process see its own pictures only."""
-    return small(
-        network=NETWORK,
-        data__images=25,
-        norms="frozen",
-        ema=0.5,
-        schedule={"kind": "step_cosine", "rate": 0.01},
-        start={"checkpoint": str(start)},
-        checkpoints={"every_steps": 1, "keep": 2},
-        **changes,
-    )
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("start") / "start.safetensors"
-    write_checkpoint(path, random_weights(small(network=NETWORK).network.describe(), seed=1))
-    return path
+    return written_start(tmp_path_factory.mktemp("start"))
 
 
 @pytest.fixture(scope="module")
@@ -72,17 +52,7 @@ def test_two_processes_learn_what_one_does_from_batches_of_twice_the_size(
 
 
 def test_256_pictures_of_noise_are_learnt_by_heart(tmp_path: Path) -> None:
-    pictures = str(noise_folder(tmp_path / "pictures", 256, 4))
-    by_heart = small(
-        network={**NETWORK, "width": 1 / 8},
-        data={"format": "folder", "train": pictures, "evaluation": pictures, "is_cached": True},
-        augmentation={},
-        batch=32,
-        epochs=16,
-        evaluate_every=16,
-        schedule={"kind": "step_cosine", "rate": 0.1, "warmup_epochs": 1},
-        start={"initialisation": "fan_out_silent"},
-        checkpoints={"every_epochs": 100},
-    )
-    train("mindspore", by_heart, tmp_path / "run")
+    pictures = noise_folder(tmp_path / "pictures", 256, 4)
+    learnt = by_heart(pictures, network={**NETWORK, "width": 1 / 8}, evaluate_every=16)
+    train("mindspore", learnt, tmp_path / "run")
     assert lines(tmp_path / "run")[-1]["evaluation"]["top1"] == 1.0

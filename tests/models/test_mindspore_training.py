@@ -9,38 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.checkpoints import write_checkpoint
+from mindspore_recipes import recipe, written_start
 from models.training import torch_learner
 from models.training.datasets import open_dataset
 from models.training.evaluation import evaluate
 from models.training.learner import Alone
-from models.training.recipe import Recipe
-from models.weights import random_weights
-from recipes import small
 from training import begin, command, is_same, lines, losses, newest, train
-
-NETWORK = {"name": "se_resnext50", "classes": 4, "width": 1 / 16}
-
-
-def recipe(start: Path, **changes: object) -> Recipe:
-    """Describe a training with frozen norms, since those of a process see its own pictures only."""
-    return small(
-        network=NETWORK,
-        data__images=25,
-        norms="frozen",
-        ema=0.5,
-        schedule={"kind": "step_cosine", "rate": 0.01},
-        start={"checkpoint": str(start)},
-        checkpoints={"every_steps": 1, "keep": 2},
-        **changes,
-    )
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("start") / "start.safetensors"
-    write_checkpoint(path, random_weights(small(network=NETWORK).network.describe(), seed=1))
-    return path
+    return written_start(tmp_path_factory.mktemp("start"))
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from models.training.run import Order, run
 from models.training.savepoints import read_savepoint
 from models.training.watching import EpochRecord, StepRecord
 from models.weights import random_weights
-from recipes import noise_folder, small
+from recipes import by_heart, noise_folder, small
 from training import begin, command, end, is_same, lines, losses, newest, train
 
 KILLS = 2
@@ -203,18 +203,9 @@ def newest_path(folder: Path) -> Path:
 
 
 def test_256_pictures_of_noise_are_learnt_by_heart(tmp_path: Path) -> None:
-    pictures = str(noise_folder(tmp_path / "pictures", 256, 4))
-    recipe = small(
-        network={"name": "sknet50_paper", "classes": 4, "width": 1 / 8},
-        data={"format": "folder", "train": pictures, "evaluation": pictures, "is_cached": True},
-        augmentation={},
-        batch=32,
-        epochs=16,
-        evaluate_every=4,
-        schedule={"kind": "step_cosine", "rate": 0.1, "warmup_epochs": 1},
-        start={"initialisation": "fan_out_silent"},
-        checkpoints={"every_epochs": 100},
-    )
+    pictures = noise_folder(tmp_path / "pictures", 256, 4)
+    network = {"name": "sknet50_paper", "classes": 4, "width": 1 / 8}
+    recipe = by_heart(pictures, network=network, evaluate_every=4)
     assert run(ordered(recipe, tmp_path / "run")).top1 == 1.0
 
 
