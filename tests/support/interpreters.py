@@ -17,11 +17,16 @@ def mindspore(program: str, *words: str | Path, folder: Path, fails: bool = Fals
 
     That is its errors where it is to fail with the exit code 2. Without that environment CI fails and others skip.
     """
-    mindspore_python()
-    command = [str(MINDSPORE / program), *map(str, words)]
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
+    ended = run_mindspore(program, *words, folder=folder)
     assert ended.returncode == (2 if fails else 0), ended.stderr
     return ended.stderr if fails else ended.stdout
+
+
+def run_mindspore(program: str, *words: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program of the environment with MindSpore, in this folder, however it ends."""
+    mindspore_python()
+    command = [str(MINDSPORE / program), *map(str, words)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
 
 
 def mindspore_python() -> str:
