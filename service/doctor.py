@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Self
 
-from service import __version__
-from service.machine import Machine, python_with_lite
+from service import __version__, cgroup
+from service.machine import Machine, python_with_lite, usable_cpus
 from service.settings import Settings
 
 _GIB = 1024**3
@@ -42,7 +42,7 @@ class Probe:
             root=Path("/"),
             environment=os.environ,
             open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-            cpus=len(os.sched_getaffinity(0)),
+            cpus=usable_cpus(),
             lite_python=python_with_lite(settings.mindspore_lite_python),
             state=settings.state_directory,
         )
@@ -145,7 +145,9 @@ def _resources(probe: Probe, machine: Machine) -> Iterator[Finding]:
     flags = (
         " ".join(flag for flag in _TELLING_FLAGS if flag in machine.cpu_flags) or "no known vector extensions"
     )
-    yield Finding(None, "CPU", f"{machine.cpu_model or 'unknown'}: {probe.cpus} usable, {flags}")
+    limit = cgroup.cpus(probe.root)
+    usable = f"{probe.cpus} usable" + (f" (the cgroup allows the time of {limit:g})" if limit else "")
+    yield Finding(None, "CPU", f"{machine.cpu_model or 'unknown'}: {usable}, {flags}")
     yield _memory(probe)
     enough = probe.open_files >= _FEWEST_OPEN_FILES
     advice = "" if enough else f"; for many clients raise it to {_FEWEST_OPEN_FILES} (ulimit -n)"
@@ -158,7 +160,7 @@ def _resources(probe: Probe, machine: Machine) -> Iterator[Finding]:
 
 def _memory(probe: Probe) -> Finding:
     free = _number_after(probe.root / "proc/meminfo", "MemAvailable:") * 1024
-    limit, used = _cgroup_memory(probe.root)
+    limit, used = cgroup.memory(probe.root)
     usable = free if limit is None else min(free, limit - used)
     text = f"{usable / _GIB:.1f} GiB usable"
     if limit is not None:
@@ -166,21 +168,6 @@ def _memory(probe: Probe) -> Finding:
     if usable < _LEAST_MEMORY_BYTES:
         text += "; large networks may not load"
     return Finding(usable >= _LEAST_MEMORY_BYTES, "memory", text)
-
-
-def _cgroup_memory(root: Path) -> tuple[int | None, int]:
-    """Read limit and use of our cgroup, in bytes; version 2, then 1."""
-    cgroup = root / "sys/fs/cgroup"
-    own = _line_after(root / "proc/self/cgroup", "0::").lstrip("/")
-    for limit, used in (
-        (cgroup / own / "memory.max", cgroup / own / "memory.current"),
-        (cgroup / "memory.max", cgroup / "memory.current"),
-        (cgroup / "memory/memory.limit_in_bytes", cgroup / "memory/memory.usage_in_bytes"),
-    ):
-        text = _text_of(limit)
-        if text.isdigit() and int(text) < 2**60:  # version 1 spells no limit as a huge one
-            return int(text), int(_text_of(used) or 0)
-    return None, 0
 
 
 def _state(probe: Probe) -> Finding:

@@ -1,11 +1,14 @@
 """What the machine has that engines depend on, as its kernel shows it. `root` is where its files are found."""
 
+import math
 import os
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
+
+from service import cgroup
 
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
@@ -18,6 +21,7 @@ class Machine:
     cpu_model: str
     cpu_flags: frozenset[str]
     cpus: int = 1  # that this process may use
+    is_limited: bool = False  # to less time than its CPUs have, which libraries that count CPUs do not see
 
     @classmethod
     def look(cls, root: Path = Path("/")) -> Self:
@@ -27,13 +31,20 @@ class Machine:
             ascend_nodes=ascend_nodes(root / "dev"),
             cpu_model=info.get("model name", info.get("CPU part", "")),
             cpu_flags=frozenset(info.get("flags", info.get("Features", "")).split()),
-            cpus=len(os.sched_getaffinity(0)),
+            cpus=usable_cpus(root),
+            is_limited=usable_cpus(root) < len(os.sched_getaffinity(0)),
         )
 
     @property
     def computes_bf16(self) -> bool:
         """Tell whether the CPU multiplies bf16 in hardware."""
         return bool(self.cpu_flags & _BF16_FLAGS)
+
+
+def usable_cpus(root: Path = Path("/")) -> int:
+    """Count the CPUs that this process may run on, or whose time its cgroup allows it if that is less."""
+    count, limit = len(os.sched_getaffinity(0)), cgroup.cpus(root)
+    return count if limit is None else max(1, min(count, math.ceil(limit)))
 
 
 def ascend_nodes(folder: Path) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from service.devices import Device, parse_devices
 from service.latency_tables import TABLES
+from service.machine import usable_cpus
 
 PREFIX = "CARDINAL_"
 MIB = 1024 * 1024
@@ -60,7 +61,7 @@ class Settings(BaseModel):
         ge=0,
         le=1024,
         description="CPU threads of each engine process; 0 leaves the choice to the engine, or divides the CPUs by "
-        "the engines of a model that share them.",
+        "the engines of a model that share them, and counts no more CPUs than the cgroup allows the time of.",
     )
     engine_pinning: Literal["auto", "on", "off"] = Field(
         "auto",
@@ -166,7 +167,7 @@ class Settings(BaseModel):
         0,
         ge=0,
         le=256,
-        description="Threads that decode pictures; 0 means one for each CPU of the process, 8 at most.",
+        description="Threads that decode pictures; 0 means one for each CPU that the process may use, 8 at most.",
     )
     request_timeout_s: Seconds = Field(
         30.0,
@@ -256,7 +257,7 @@ class Settings(BaseModel):
     @property
     def threads_to_decode(self) -> int:
         """The number of decode threads, with 0 resolved."""
-        return self.decode_threads or min(len(os.sched_getaffinity(0)), _MOST_THREADS_UNASKED)
+        return self.decode_threads or min(usable_cpus(), _MOST_THREADS_UNASKED)
 
     @property
     def required_names(self) -> frozenset[str] | None:

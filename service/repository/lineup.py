@@ -68,11 +68,14 @@ def line_up(bundle: Bundle, options: ServingOptions) -> Lineup:
     devices = options.devices or choice.devices_there()
     engines = tuple(choice.ways(device) for device in devices)
     on_cpu = sum(device.kind == "cpu" for device in devices)
-    if on_cpu > 1:
-        engines = tuple(_with_share(ways, options.machine.cpus // on_cpu) for ways in engines)
+    machine = options.machine
+    if on_cpu > 1 or machine.is_limited:
+        engines = tuple(_with_share(ways, machine.cpus // max(1, on_cpu)) for ways in engines)
     gears = _common_gears([ways[0] for ways in engines])
     is_on_npus = all(device.kind == "ascend" for device in devices)
     stand_in = choice.stand_in(gears) if is_on_npus else None
+    if stand_in and machine.is_limited:
+        stand_in = _with_share(stand_in, machine.cpus)
     max_rows = max(gears or (options.max_batch_rows,))
     return Lineup(
         engines=tuple(_with_room(ways, max_rows) for ways in engines),

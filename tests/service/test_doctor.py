@@ -154,6 +154,13 @@ def test_the_limit_of_the_cgroup_counts(bare: Probe, files: dict[str, object], s
     assert line(examine(bare), "memory") == said
 
 
+def test_the_time_that_the_cgroup_allows_is_told_beside_the_cpus(bare: Probe) -> None:
+    write(bare.root / "sys/fs/cgroup/cpu.max", "250000 100000\n")
+    assert (
+        line(examine(bare), "CPU") == "A fine CPU: 3 usable (the cgroup allows the time of 2.5), avx2 avx512f"
+    )
+
+
 def test_few_open_files_are_told_with_what_would_do(bare: Probe) -> None:
     said = line(examine(replace(bare, open_files=1024)), "open files")
     assert said == "no 1024 allowed; for many clients raise it to 4096 (ulimit -n)"

@@ -209,3 +209,15 @@ def test_engines_that_share_the_cpu_divide_it_and_are_not_pinned() -> None:
     assert [(ways[0].threads, ways[0].pins_threads) for ways in told.engines] == [(5, True)] * 3
     (alone,) = line_up(ALL, replace(chosen, devices=None)).engines
     assert (alone[0].threads, alone[0].pins_threads) == (0, None)
+
+
+def test_where_the_time_of_cpus_is_limited_an_engine_has_no_more_threads_than_that() -> None:
+    machine = replace(NPUS, cpus=3, is_limited=True)
+    (alone,) = line_up(ALL, options("openvino", "cpu:0", machine=machine, engine_threads=0)).engines
+    assert (alone[0].threads, alone[0].pins_threads) == (3, False)
+    shared = line_up(ALL, options("openvino", "cpu:0x2", machine=machine, engine_threads=0)).engines
+    assert [ways[0].threads for ways in shared] == [1, 1]
+    on_npus = line_up(ALL, options("auto", "ascend:0-1", machine=machine, engine_threads=0))
+    assert [ways[0].threads for ways in on_npus.engines] == [0, 0]
+    assert on_npus.stand_in is not None
+    assert on_npus.stand_in[0].threads == 3

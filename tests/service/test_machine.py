@@ -1,9 +1,10 @@
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from service.machine import Machine, ascend_nodes, python_with_lite
+from service.machine import Machine, ascend_nodes, python_with_lite, usable_cpus
 
 X86 = "processor\t: 0\nmodel name\t: A fine CPU\nflags\t\t: fpu avx512_bf16 sse\n\nprocessor\t: 1\nflags\t: other\n"
 ARM = "processor\t: 0\nFeatures\t: fp asimd bf16\nCPU part\t: 0xd0c\n"
@@ -41,6 +42,36 @@ def test_an_arm_cpu_names_its_part_and_features(tmp_path: Path) -> None:
     assert machine.cpu_model == "0xd0c"
     assert "asimd" in machine.cpu_flags
     assert not machine.computes_bf16
+
+
+@pytest.mark.parametrize(
+    ("files", "allowed"),
+    [
+        ({}, 16),
+        ({"cpu.max": "max 100000"}, 16),
+        ({"cpu.max": "200000 100000"}, 2),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "5000 100000"}, 1),
+        ({"cpu.max": "6400000 100000"}, 16),
+        ({"pods/a/cpu.max": "300000 100000", "cpu.max": "max 100000"}, 3),
+        ({"pods/a/cpu.max": "max 100000", "cpu.max": "400000 100000"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "250000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 16),
+        ({"cpu.max": "nonsense"}, 16),
+    ],
+)
+def test_the_time_that_the_cgroup_allows_counts_as_cpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], allowed: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16))
+    for name, text in files.items() | {("../../proc/self/cgroup", "0::/pods/a")}:
+        file = tmp_path / "sys/fs/cgroup" / name
+        (tmp_path / "sys/fs/cgroup").mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{text}\n")
+    assert usable_cpus(tmp_path) == allowed
+    machine = Machine.look(tmp_path)
+    assert (machine.cpus, machine.is_limited) == (allowed, allowed < 16)
 
 
 @pytest.mark.parametrize("chosen", ["/some/python", "python3.7"])

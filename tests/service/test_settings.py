@@ -1,4 +1,3 @@
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -6,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from service.machine import usable_cpus
 from service.settings import (
     Settings,
     SettingsError,
@@ -280,7 +280,7 @@ def test_a_comma_too_many_names_no_model(text: str) -> None:
 
 
 def test_a_thread_for_each_cpu_decodes_up_to_8_unless_it_is_set() -> None:
-    assert load(REQUIRED, {}).threads_to_decode == min(len(os.sched_getaffinity(0)), 8)
+    assert load(REQUIRED, {}).threads_to_decode == min(usable_cpus(), 8)
     assert load(REQUIRED | {"decode_threads": "30"}, {}).threads_to_decode == 30
 
 

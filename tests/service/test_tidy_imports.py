@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 # A part of service/ imports only parts of lower layers; the lowest come first.
 LAYERS = [
-    {"tensors", "errors", "latency_tables", "bell", "gate", "stubs"},
+    {"tensors", "errors", "latency_tables", "bell", "gate", "cgroup", "stubs"},
     {"devices", "machine"},
     {"settings"},
     {"logs", "metrics", "doctor", "images", "answers", "deadline", "uploads"},
