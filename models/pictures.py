@@ -81,7 +81,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         image = _grey_of_8_bits(image)
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
     layer = image if image.mode == "RGBA" else image.convert("RGBA")
     canvas = Image.new("RGB", layer.size, _WHITE)
     canvas.paste(layer, mask=layer)

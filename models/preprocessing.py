@@ -61,7 +61,7 @@ class Preprocessing:
             image = _without_ends(image)
         width, height = self._resized(image.width, image.height)
         left, top = (width - self.crop) // 2, (height - self.crop) // 2
-        pixels = image.convert("RGB")
+        pixels = image if image.mode == "RGB" else image.convert("RGB")  # which would copy
         if not self.antialias:
             across = _between(image.width, width, left, self.crop, channels=3)
             down = _between(image.height, height, top, self.crop)
