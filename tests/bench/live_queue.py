@@ -2,13 +2,16 @@
 
 python tests/bench/live_queue.py [--share 0.6] [--seconds 20]
 
-The server runs the simulated engine, so that its queue is what is measured. It is pressed at a share of what its CPU
-can decode; then with deadlines that cannot be kept, to see how soon a refusal comes. Client and server share the CPU.
+The server runs the simulated engine, so that decoding is what its CPU is busy with, and its queue is what is measured.
+First it is asked for as much as it can, by callers that wait for their answers; then at a share of that, by those who
+do not; then with deadlines that cannot be kept, to see how soon a refusal comes. The server has all CPUs but the last
+one, which the client has.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import random
 import secrets
 import sys
@@ -28,11 +31,12 @@ from service.batching.arrivals import Traffic
 from service.batching.scheduler import Tunings
 from service.batching.simulator import Pace, Scheduled, simulate
 from service.engines import Curve, GearTime
-from service.images import Preprocessing, decode
 from serving import DEMO, running
 
 MODEL = "sknet50"
-WARM_UP_S = 3.0
+PATH = f"/v1/models/{MODEL}/classify?top_k=1"
+CALLERS = 8
+FILL_S = 5.0
 
 
 @dataclass
@@ -58,29 +62,24 @@ class Connections:
         return int(head.split(" ")[1]), answer, took_s
 
 
-def decodes_a_second(picture: bytes, spec: Preprocessing, threads: int) -> float:
-    """Measure what the CPU decodes when it does nothing else."""
-
-    async def work() -> int:
-        done = 0
-
-        async def one() -> None:
-            nonlocal done
-            while time.perf_counter() < end:
-                await asyncio.to_thread(decode, picture, spec, max_pixels=10_000_000)
-                done += 1
-
-        await asyncio.gather(*[one() for _ in range(threads)])
-        return done
-
-    end = time.perf_counter() + WARM_UP_S
-    return asyncio.run(work()) / WARM_UP_S
-
-
 def distinct(picture: bytes) -> bytes:
     """Make a JPEG another one by a comment, which costs its decoder nothing: equal ones would be computed once."""
     comment = secrets.token_bytes(16)
     return picture[:2] + b"\xff\xfe" + (2 + len(comment)).to_bytes(2) + comment + picture[2:]
+
+
+async def most(connections: Connections, picture: bytes, seconds: float) -> float:
+    """Tell the answers a second to callers that each wait for theirs."""
+    end, answers = time.perf_counter() + seconds, 0
+
+    async def ask() -> None:
+        nonlocal answers
+        while time.perf_counter() < end:
+            status, _, _ = await connections.post(PATH, distinct(picture), "")
+            answers += status == 200
+
+    await asyncio.gather(*[ask() for _ in range(CALLERS)])
+    return answers / seconds
 
 
 async def press(
@@ -88,10 +87,9 @@ async def press(
 ) -> list[tuple[int, dict[str, object], float]]:
     """Send Poisson arrivals, whether the ones before are answered or not."""
     draw, answers, tasks = random.Random(5), [], set()
-    path = f"/v1/models/{MODEL}/classify?top_k=1"
 
     async def one() -> None:
-        answers.append(await connections.post(path, distinct(picture), headers))
+        answers.append(await connections.post(PATH, distinct(picture), headers))
 
     moment = time.perf_counter()
     end = moment + seconds
@@ -115,27 +113,29 @@ def main() -> None:
     )
     parser.add_argument("--share", type=float, default=0.6)
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--side", type=int, default=480, help="of the picture, in pixels")
+    parser.add_argument("--side", type=int, default=1080, help="of the picture, in pixels")
     parser.add_argument("--table", default="310p/se_resnext50")
     options = parser.parse_args()
     picture = encoded(photo(options.side, options.side, 1))
-    spec = Preprocessing(mode="shortest", size=256, crop=224, interpolation="bilinear", antialias=True)
-    decodes = decodes_a_second(picture, spec, threads=2)
-    rate = options.share * decodes
-    print(f"the CPU decodes {decodes:.0f} of these pictures a second; arrivals come at {rate:.0f}")
+    *for_server, for_client = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, for_server)
     flags = ("--engine", "simulated", "--simulated-table", options.table, "--required-models", MODEL)
     with running(DEMO, *flags, "--profile-s", "5") as server:
+        os.sched_setaffinity(0, [for_client])
         where = urlsplit(server.rest)
         connections = Connections(str(where.hostname), where.port or 80)
 
         async def work() -> None:
-            await press(connections, picture, rate, WARM_UP_S)
+            await most(connections, picture, FILL_S)  # what is new takes longer
+            able = await most(connections, picture, FILL_S)
+            rate = options.share * able
+            print(f"the server can answer {able:.0f} of these pictures a second; arrivals come at {rate:.0f}")
             curve = curve_of(server.rest)
             answers = await press(connections, picture, rate, options.seconds)
             times = [answer["timing_ms"] for status, answer, _ in answers if status == 200]
             print(f"{len(answers)} requests, {len(times)} answered")
             compare(curve, rate, times, [took_s for status, _, took_s in answers if status == 200])
-            late = await press(connections, picture, 50, 5.0, "x-request-timeout-ms: 1\r\n")
+            late = await press(connections, picture, 20, 8.0, "x-request-timeout-ms: 1\r\n")
             refused = [took_s for status, _, took_s in late if status == 429]
             print(
                 f"refused {len(refused)} of {len(late)} with a deadline of 1 ms, p99 {p99_ms(refused):.2f} ms"
