@@ -41,10 +41,10 @@ def main() -> None:
                     f" delay {policy.delay_s * 1e3:.2f} ms, bound {policy.max_queued}, drop {policy.drop}",
                     flush=True,
                 )
-    print(f"\n{'capacity / overloads':22}" + "".join(f"{f'x{each:g}':>18}" for each in options.tightness))
+    print(f"\n{'capacity / overloads':22}" + "".join(f"{f'x{each:g}':>22}" for each in options.tightness))
     for curve in options.curves:
         rows = [ratios[cell] for cell in cells if cell.curve == curve]
-        print(f"{curve:22}" + "".join(f"{' / '.join(f'{each:.2f}' for each in row):>18}" for row in rows))
+        print(f"{curve:22}" + "".join(f"{' / '.join(f'{each:.2f}' for each in row):>22}" for row in rows))
 
 
 if __name__ == "__main__":
