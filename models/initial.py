@@ -42,6 +42,7 @@ REFERENCE_INITIALISATIONS = {
     "resnext101": Initialisation(),
     "sknet50": Initialisation(convolution="group fan out", dense="narrow", norm="narrow"),
     "sknet50_paper": Initialisation(convolution="fan out"),
+    "sknet26_paper": Initialisation(convolution="fan out"),
 }
 
 

@@ -165,17 +165,20 @@ NETWORKS = {
     )
 }
 
-# Beside the three: what differs from the reference of the same network in more than a number.
+_SKNET50_PAPER = replace(
+    NETWORKS["sknet50"],
+    name="sknet50_paper",
+    gate=SelectiveKernel(has_fuse_norm=True, branch_momentum=0.1),
+    inner_relu=True,
+    norm_momentum=0.1,
+    classes=1000,
+)
+
+# Beside the three: what differs from the reference of the same network in more than a number, and what is less deep.
 DESCRIPTIONS = {
     **NETWORKS,
-    "sknet50_paper": replace(
-        NETWORKS["sknet50"],
-        name="sknet50_paper",
-        gate=SelectiveKernel(has_fuse_norm=True, branch_momentum=0.1),
-        inner_relu=True,
-        norm_momentum=0.1,
-        classes=1000,
-    ),
+    "sknet50_paper": _SKNET50_PAPER,
+    "sknet26_paper": replace(_SKNET50_PAPER, name="sknet26_paper", stages=(2, 2, 2, 2)),
 }
 
 

@@ -53,21 +53,28 @@ class Imported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """A network and a dialect, and how many of the network's tensors a file has by name, and by shape too."""
+    """A network and a dialect, and how many of its tensors a file has by name, and by shape too, and how many not."""
 
     network: Network
     dialect: Dialect
     named: int
     shaped: int
+    missing: int
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """What fits are compared by: of networks that have all of a file's tensors, the less deep one fits."""
+        return self.named, self.shaped, -self.missing
 
 
 def recognise(tensors: Tensors, wish: Wish) -> tuple[Fit, ...]:
     """Return the fits that are best, and equally good; none when fewer than half of the names are known."""
     fits = [fit for dialect in DIALECTS for fit in _fit(dialect, tensors, wish)]
-    best = max(((fit.named, fit.shaped) for fit in fits), default=(0, 0))
-    if 2 * best[0] < len(tensors) or not best[0]:
+    best = max((fit.rank for fit in fits), default=(0, 0, 0))
+    named, *_ = best
+    if 2 * named < len(tensors) or not named:
         return ()
-    return tuple(fit for fit in fits if (fit.named, fit.shaped) == best)
+    return tuple(fit for fit in fits if fit.rank == best)
 
 
 def weights_only(tensors: Tensors) -> Tensors:
@@ -140,7 +147,8 @@ def _fit(dialect: Dialect, tensors: Tensors, wish: Wish) -> Iterator[Fit]:
     shapes = {name: how.shape for how in stored_tensors(network, dialect).values() for name in how.names}
     named = shapes.keys() & tensors.keys()
     shaped = sum(tensors[name].shape == shapes[name] for name in named)
-    yield Fit(network=network, dialect=dialect, named=len(named), shaped=shaped)
+    missing = len(shapes) - len(named)
+    yield Fit(network=network, dialect=dialect, named=len(named), shaped=shaped, missing=missing)
 
 
 def _network(dialect: Dialect, tensors: Tensors, wish: Wish) -> Network:

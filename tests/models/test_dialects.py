@@ -25,7 +25,13 @@ from models.weights import Weights, random_weights
 
 FIXTURES = Path(__file__).parent / "fixtures"
 # Wide enough that every group convolution has more than ten groups, so that "10" must not come before "2".
-WIDTHS = {"se_resnext50": 0.375, "resnext101": 0.1875, "sknet50": 0.375, "sknet50_paper": 0.375}
+WIDTHS = {
+    "se_resnext50": 0.375,
+    "resnext101": 0.1875,
+    "sknet50": 0.375,
+    "sknet50_paper": 0.375,
+    "sknet26_paper": 0.375,
+}
 
 
 def _small(name: str) -> Network:

@@ -37,6 +37,13 @@ def test_the_papers_gate_has_a_norm_instead_of_a_bias() -> None:
     assert (paper.norms, paper.macs) == (reference.norms + 16, reference.macs)
 
 
+def test_sknet26_is_half_as_deep() -> None:
+    """The paper tells 16.8 million parameters."""
+    size = measure(describe("sknet26_paper"))
+    assert round(size.parameters / 1e6, 1) == 16.8
+    assert size.norms == 1 + 8 * 6 + 4
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_width_scales_groups_and_keeps_the_channels_per_group(name: str) -> None:
     full, half = describe(name), describe(name, width=0.5)
