@@ -22,7 +22,7 @@ endef
 .PHONY: help serve test check proto lock clean lite
 
 help:
-	@echo "make serve   install, then serve the demo models on http://127.0.0.1:8000"
+	@echo "make serve   install, then serve the demo model on http://127.0.0.1:8000"
 	@echo "make test    install, then run every test"
 	@echo "make check   format, lint and types, as the pre-commit hook runs them"
 	@echo "make proto   generate service/stubs from protos/"
@@ -32,7 +32,7 @@ serve: $(VENV)/.installed lite
 	$(BIN)/cardinal serve $(ARGS)
 
 test: $(VENV)/.installed-dev $(VENV)/.installed-tools $(MINDSPORE)/.installed lite
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup --cov --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --cov --cov-report=term:skip-covered --durations 25 $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -50,6 +50,8 @@ def _train(arguments: argparse.Namespace) -> str:
             mirror=arguments.mirror,
         )
     )
+    if ended.rank:
+        return ""
     measured = "" if ended.top1 is None else f", top-1 {ended.top1:.2%} at best"
     best = ended.best or ended.newest
     return (

@@ -56,8 +56,9 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """What a training came to."""
+    """What a training came to, as one of its processes sees it."""
 
+    rank: int
     best: Path | None
     newest: Path | None
     top1: float | None
@@ -104,7 +105,7 @@ def run(order: Order) -> Ended:
             sending.check()
     finally:
         learner.world.close()
-    return Ended(best=shelf.best(), newest=shelf.newest(), top1=position.best_top1)
+    return Ended(rank=learner.world.rank, best=shelf.best(), newest=shelf.newest(), top1=position.best_top1)
 
 
 def _trained(training: Training, position: Position) -> Position:

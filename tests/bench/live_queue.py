@@ -31,7 +31,7 @@ from service.batching.arrivals import Traffic
 from service.batching.scheduler import Tunings
 from service.batching.simulator import Pace, Scheduled, simulate
 from service.engines import Curve, GearTime
-from serving import DEMO, running
+from serving import UNTRAINED, running
 
 MODEL = "sknet50"
 PATH = f"/v1/models/{MODEL}/classify?top_k=1"
@@ -120,7 +120,7 @@ def main() -> None:
     *for_server, for_client = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, for_server)
     flags = ("--engine", "simulated", "--simulated-table", options.table, "--required-models", MODEL)
-    with running(DEMO, *flags, "--profile-s", "5") as server:
+    with running(UNTRAINED, *flags, "--profile-s", "5") as server:
         os.sched_setaffinity(0, [for_client])
         where = urlsplit(server.rest)
         connections = Connections(str(where.hostname), where.port or 80)

@@ -8,13 +8,13 @@ import httpx
 import pytest
 
 from patience import PATIENCE_S
-from serving import DEMO, RunningServer, running
+from serving import UNTRAINED, RunningServer, running
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[RunningServer]:
-    """The demo models, served for the whole session; tests leave it as they found it."""
-    with running(DEMO) as started:
+    """The untrained models, served for the whole session; tests leave it as they found it."""
+    with running(UNTRAINED) as started:
         yield started
 
 
@@ -23,7 +23,7 @@ def start() -> Iterator[Callable[..., RunningServer]]:
     """Start servers that a test may harm."""
     with ExitStack() as started:
 
-        def begin(repository: Path = DEMO, *flags: str, wait: str = "ready") -> RunningServer:
+        def begin(repository: Path = UNTRAINED, *flags: str, wait: str = "ready") -> RunningServer:
             return started.enter_context(running(repository, *flags, wait=wait))
 
         yield begin

@@ -10,7 +10,7 @@ import pytest
 
 from patience import PATIENCE_S
 from pictures import encoded, photo
-from serving import DEMO, RunningServer, checked, get
+from serving import UNTRAINED, RunningServer, checked, get
 
 pytestmark = pytest.mark.e2e
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.e2e
 def repository(tmp_path: Path) -> Path:
     """One good model and three broken ones."""
     for name in ("good", "changed_byte", "missing_labels", "wrong_score"):
-        shutil.copytree(DEMO / "sknet50" / "1", tmp_path / name / "1")
+        shutil.copytree(UNTRAINED / "sknet50" / "1", tmp_path / name / "1")
     graph = tmp_path / "changed_byte" / "1" / "model.onnx"
     data = bytearray(graph.read_bytes())
     data[len(data) // 2] ^= 1
@@ -67,7 +67,7 @@ def test_readiness_can_be_limited_to_some_models(
 
 
 def test_check_loads_everything_and_tells_by_its_exit_code(repository: Path) -> None:
-    assert checked(DEMO).returncode == 0
+    assert checked(UNTRAINED).returncode == 0
     broken = checked(repository)
     assert broken.returncode == 1
     assert "model missing_labels: labels.txt: No such file or directory" in broken.stderr
@@ -81,5 +81,5 @@ def test_check_loads_everything_and_tells_by_its_exit_code(repository: Path) -> 
 def test_a_check_takes_no_port(start: Callable[..., RunningServer]) -> None:
     server = start()
     ports = ("--rest-port", server.rest.rpartition(":")[2], "--grpc-port", server.grpc.rpartition(":")[2])
-    check = checked(DEMO, *ports)
+    check = checked(UNTRAINED, *ports)
     assert (check.returncode, check.stdout) == (0, "")

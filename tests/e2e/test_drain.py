@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from load import OverGrpc, OverRest, pressed
 from patience import PATIENCE_S
 from pictures import encoded, photo
-from serving import DEMO, RunningServer, eventually, get, post
+from serving import UNTRAINED, RunningServer, eventually, get, post
 
 pytestmark = pytest.mark.e2e
 
@@ -30,7 +30,7 @@ IMAGE = encoded(photo(64, 64))
 def test_sigterm_under_load_answers_every_accepted_request(
     start: Callable[..., RunningServer], *, keep_alive: bool
 ) -> None:
-    server = start(DEMO, "--lame-duck-s", "1")
+    server = start(UNTRAINED, "--lame-duck-s", "1")
     engines = psutil.Process(server.process.pid).children()
     clients = [OverRest(server.rest, "sknet50", IMAGE, keep_alive=keep_alive) for _ in range(6)]
     clients += [OverGrpc(server.grpc, "sknet50", IMAGE) for _ in range(2)]
@@ -52,7 +52,7 @@ def test_sigterm_under_load_answers_every_accepted_request(
 
 
 def test_while_it_drains_the_server_is_live_but_not_ready(start: Callable[..., RunningServer]) -> None:
-    server = start(DEMO, "--lame-duck-s", "2")
+    server = start(UNTRAINED, "--lame-duck-s", "2")
     server.process.send_signal(signal.SIGTERM)
     server.event("stopping")
     assert get(f"{server.control}/live").status_code == 200
@@ -68,7 +68,7 @@ def test_while_it_drains_the_server_is_live_but_not_ready(start: Callable[..., R
 def test_requests_beyond_the_drain_limit_are_cut_off_with_an_answer(
     start: Callable[..., RunningServer],
 ) -> None:
-    server = start(DEMO, "--lame-duck-s", "0", "--drain-timeout-s", "1", "--engine-timeout-s", "600")
+    server = start(UNTRAINED, "--lame-duck-s", "0", "--drain-timeout-s", "1", "--engine-timeout-s", "600")
     os.kill(int(server.events("engine_loaded", 1, model="sknet50")[0]["pid"]), signal.SIGSTOP)
     stuck = OverRest(server.rest, "sknet50", IMAGE, keep_alive=True)
     with pressed([stuck]) as load:
@@ -83,7 +83,7 @@ def test_requests_beyond_the_drain_limit_are_cut_off_with_an_answer(
 
 
 def test_an_upload_that_does_not_end_is_cut_off_with_an_answer(start: Callable[..., RunningServer]) -> None:
-    server = start(DEMO, "--lame-duck-s", "0", "--drain-timeout-s", "1")
+    server = start(UNTRAINED, "--lame-duck-s", "0", "--drain-timeout-s", "1")
     host, _, port = server.rest.removeprefix("http://").rpartition(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as upload:
         upload.sendall(
@@ -102,7 +102,7 @@ def test_an_upload_that_does_not_end_is_cut_off_with_an_answer(start: Callable[.
 
 
 def test_whoever_watches_the_health_is_told_of_the_end(start: Callable[..., RunningServer]) -> None:
-    server = start(DEMO, "--lame-duck-s", "0")
+    server = start(UNTRAINED, "--lame-duck-s", "0")
     with grpc.insecure_channel(server.grpc) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
@@ -113,12 +113,12 @@ def test_whoever_watches_the_health_is_told_of_the_end(start: Callable[..., Runn
 
 
 def test_ctrl_c_ends_at_once_and_cleanly(start: Callable[..., RunningServer]) -> None:
-    server = start(DEMO, "--lame-duck-s", "60")
+    server = start(UNTRAINED, "--lame-duck-s", "60")
     assert server.stop(signal.SIGINT) == 0
 
 
 def test_a_second_signal_does_not_wait(start: Callable[..., RunningServer]) -> None:
-    server = start(DEMO, "--lame-duck-s", "600")
+    server = start(UNTRAINED, "--lame-duck-s", "600")
     server.process.send_signal(signal.SIGTERM)
     server.event("stopping")
     server.process.send_signal(signal.SIGTERM)
@@ -130,7 +130,7 @@ def test_a_second_signal_does_not_wait(start: Callable[..., RunningServer]) -> N
 
 
 def test_sigterm_while_models_load_ends_the_server(start: Callable[..., RunningServer]) -> None:
-    server = start(DEMO, wait="listening")
+    server = start(UNTRAINED, wait="listening")
     assert server.stop(signal.SIGTERM) == 0
 
 
@@ -141,12 +141,12 @@ def test_a_port_in_use_is_said_before_anything_is_loaded(start: Callable[..., Ru
         ports = {"--rest-port": "0", "--grpc-port": "0", "--control-port": "0"} | {flag: port}
         words = [word for pair in ports.items() for word in pair]
         second = subprocess.run(
-            [sys.executable, "-m", "service.cli", "serve", "--model-repository", str(DEMO), *words],
+            [sys.executable, "-m", "service.cli", "serve", "--model-repository", str(UNTRAINED), *words],
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,
             check=False,
-            cwd=DEMO.parents[1],
+            cwd=UNTRAINED.parents[1],
         )
         assert second.returncode == 2
         assert f"{flag[2:].replace('-', '_')} is {port}: cannot listen on 127.0.0.1" in second.stderr

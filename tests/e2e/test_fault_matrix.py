@@ -15,7 +15,7 @@ import pytest
 
 from load import OverRest, pressed
 from pictures import encoded, photo
-from serving import DEMO, RunningServer, eventually
+from serving import UNTRAINED, RunningServer, eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -58,7 +58,7 @@ SENTENCES = {
 def test_engines_that_fail_twenty_times_under_load_fail_their_batches_only_and_leave_nothing(
     fault: signal.Signals | str, start: Callable[..., RunningServer], tmp_path: Path
 ) -> None:
-    (tmp_path / "sknet50").symlink_to(DEMO / "sknet50")
+    (tmp_path / "sknet50").symlink_to(UNTRAINED / "sknet50")
     faults = f"{fault}:0.2" if isinstance(fault, str) else "none"
     limit_s = "0.5" if fault is signal.SIGSTOP else "20"  # a busy machine is slow, which is no hang
     flags = ["--engine", "simulated", "--engine-timeout-s", limit_s, "--simulated-faults", faults]

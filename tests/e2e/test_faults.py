@@ -17,7 +17,7 @@ from load import OverRest, pressed
 from patience import PATIENCE_S
 from pictures import encoded, photo
 from service.client import CardinalError, Client
-from serving import DEMO, RunningServer, eventually, get, post
+from serving import UNTRAINED, RunningServer, eventually, get, post
 
 pytestmark = pytest.mark.e2e
 
@@ -31,7 +31,7 @@ def engine_pid(server: RunningServer, model: str) -> int:
 def test_a_killed_engine_fails_its_batch_only_and_is_started_again_at_once(
     start: Callable[..., RunningServer],
 ) -> None:
-    server = start(DEMO, "--lame-duck-s", "0")
+    server = start(UNTRAINED, "--lame-duck-s", "0")
     clients = [OverRest(server.rest, "sknet50", IMAGE, keep_alive=True) for _ in range(8)]
     with pressed(clients) as load:
         for life in range(1, 4):
@@ -54,7 +54,7 @@ def test_a_killed_engine_fails_its_batch_only_and_is_started_again_at_once(
 
 
 def test_a_hung_engine_is_killed_and_replaced(start: Callable[..., RunningServer]) -> None:
-    server = start(DEMO, "--engine-timeout-s", "1")
+    server = start(UNTRAINED, "--engine-timeout-s", "1")
     with closing(OverRest(server.rest, "sknet50", IMAGE, keep_alive=True)) as classify:
         assert classify() == ("OK", "")
         os.kill(engine_pid(server, "sknet50"), signal.SIGSTOP)
@@ -99,7 +99,7 @@ def calling(server: RunningServer, body: bytes, *, declared_bytes: int) -> Itera
 
 
 def test_a_caller_that_leaves_is_let_go_by_both_doors(start: Callable[..., RunningServer]) -> None:
-    server = start(DEMO, "--engine-timeout-s", "600")
+    server = start(UNTRAINED, "--engine-timeout-s", "600")
     os.kill(engine_pid(server, "sknet50"), signal.SIGSTOP)
 
     with calling(server, IMAGE, declared_bytes=len(IMAGE)):
@@ -116,7 +116,7 @@ def test_a_caller_that_leaves_is_let_go_by_both_doors(start: Callable[..., Runni
 
 
 def test_a_body_that_comes_too_slowly_is_given_up(start: Callable[..., RunningServer]) -> None:
-    server = start(DEMO, "--request-timeout-s", "1")
+    server = start(UNTRAINED, "--request-timeout-s", "1")
     with calling(server, b"abc", declared_bytes=1000) as slow:
         answer = b""
         while b"}" not in answer:
@@ -126,7 +126,7 @@ def test_a_body_that_comes_too_slowly_is_given_up(start: Callable[..., RunningSe
 
 
 def test_more_requests_than_allowed_are_refused_at_once(start: Callable[..., RunningServer]) -> None:
-    server = start(DEMO, "--max-requests", "2", "--engine-timeout-s", "600", "--drain-timeout-s", "0")
+    server = start(UNTRAINED, "--max-requests", "2", "--engine-timeout-s", "600", "--drain-timeout-s", "0")
     os.kill(engine_pid(server, "sknet50"), signal.SIGSTOP)
     clients = [OverRest(server.rest, "sknet50", IMAGE, keep_alive=True) for _ in range(2)]
     with pressed(clients) as load:
@@ -143,7 +143,7 @@ def test_more_requests_than_allowed_are_refused_at_once(start: Callable[..., Run
 def test_an_engine_that_is_killed_while_it_loads_is_started_again(
     start: Callable[..., RunningServer],
 ) -> None:
-    server = start(DEMO, wait="listening")
+    server = start(UNTRAINED, wait="listening")
     process = psutil.Process(server.process.pid)
     eventually(lambda: len(process.children()) > 0, "an engine has been started")
     process.children()[0].kill()
@@ -154,9 +154,9 @@ def test_an_engine_that_is_killed_while_it_loads_is_started_again(
 def test_a_graph_that_changed_on_disk_is_not_served_after_a_restart(
     start: Callable[..., RunningServer], tmp_path: Path
 ) -> None:
-    shutil.copytree(DEMO / "sknet50", tmp_path / "sknet50")
+    shutil.copytree(UNTRAINED / "sknet50", tmp_path / "sknet50")
     server = start(tmp_path)
-    shutil.copy(DEMO / "resnext101" / "1" / "model.onnx", tmp_path / "sknet50" / "1" / "model.onnx")
+    shutil.copy(UNTRAINED / "resnext101" / "1" / "model.onnx", tmp_path / "sknet50" / "1" / "model.onnx")
     os.kill(engine_pid(server, "sknet50"), signal.SIGKILL)
     restarts = server.events("engine_restart", 4)  # the fall, and three failed starts
     assert "model.onnx: its sha256 is" in restarts[-1]["fault"]
@@ -165,6 +165,6 @@ def test_a_graph_that_changed_on_disk_is_not_served_after_a_restart(
         "the model is not ready",
     )
     assert "model.onnx: its sha256 is" in get(f"{server.rest}/v1/models/sknet50").json()["reason"]
-    shutil.copy(DEMO / "sknet50" / "1" / "model.onnx", tmp_path / "sknet50" / "1" / "model.onnx")
+    shutil.copy(UNTRAINED / "sknet50" / "1" / "model.onnx", tmp_path / "sknet50" / "1" / "model.onnx")
     url = f"{server.rest}/v2/models/sknet50/ready"
     eventually(lambda: get(url).status_code == 200, "the mended model is served again")

@@ -194,7 +194,7 @@ def test_the_servers_sentence_is_shown_until_the_next_photo(page: Page, faults: 
 
 
 def test_an_untrained_model_is_named_so(page: Page) -> None:
-    notice = "Untrained demo model: random weights, so its answers mean nothing."
+    notice = "Untrained model: random weights, so its answers mean nothing."
     expect(page.get_by_text(notice)).to_be_visible()
     expect(page.get_by_role("option", name="sknet50 (untrained)")).to_have_count(1)
 
@@ -273,7 +273,7 @@ def test_a_known_accuracy_is_shown(page: Page) -> None:
     )
     page.reload()
     expect(page.get_by_text("94.5 % top-1 on CIFAR-10, n=10,000")).to_be_visible()
-    expect(page.get_by_text("Untrained demo model")).to_be_hidden()
+    expect(page.get_by_text("Untrained model")).to_be_hidden()
 
 
 def test_a_server_without_models_says_so(page: Page) -> None:

@@ -16,7 +16,7 @@ from models.cli import main
 from models.golden import evaluate
 from patience import PATIENCE_S
 from service.repository.bundle import load_bundle
-from serving import DEMO, ROOT
+from serving import ROOT, UNTRAINED
 
 TOOLS = Path(sys.executable).parent  # cardinal-models and shellcheck
 
@@ -40,7 +40,7 @@ done
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     copy = tmp_path / "models" / "sknet50" / "1"
-    shutil.copytree(DEMO / "sknet50" / "1", copy)
+    shutil.copytree(UNTRAINED / "sknet50" / "1", copy)
     return copy
 
 
@@ -215,7 +215,7 @@ def test_a_target_that_is_none_is_refused(
 
 @pytest.mark.parametrize("name", ["se_resnext50", "resnext101", "sknet50"])
 def test_a_stripped_graph_answers_the_same_on_what_aipp_makes_of_pixels(name: str) -> None:
-    model = onnx.load(DEMO / name / "1" / "model.onnx")
+    model = onnx.load(UNTRAINED / name / "1" / "model.onnx")
     normalisation = normalisation_of(model)
     stripped = without_normalisation(model)
     onnx.checker.check_model(stripped, full_check=True)
@@ -228,7 +228,7 @@ def test_a_stripped_graph_answers_the_same_on_what_aipp_makes_of_pixels(name: st
 
 
 def test_a_graph_that_begins_otherwise_is_not_stripped() -> None:
-    model = onnx.load(DEMO / "sknet50" / "1" / "model.onnx")
+    model = onnx.load(UNTRAINED / "sknet50" / "1" / "model.onnx")
     with pytest.raises(ValueError, match="the graph begins with"):
         without_normalisation(without_normalisation(model))
 
@@ -261,7 +261,7 @@ def test_a_folder_that_is_no_bundle_is_told(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "model.json").write_text("{}")
     assert _compile(tmp_path, "--target", "ascend310p") == 2
     assert "model.json is of another format than 1" in capsys.readouterr().err
-    shutil.copytree(DEMO / "sknet50" / "1", tmp_path / "latest")
+    shutil.copytree(UNTRAINED / "sknet50" / "1", tmp_path / "latest")
     assert _compile(tmp_path / "latest", "--target", "ascend310p") == 2
     assert "latest; allowed is the folder of a version, whose name is a number" in capsys.readouterr().err
 

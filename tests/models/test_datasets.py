@@ -258,8 +258,8 @@ def test_cifar10s_test_file_is_evaluated_and_never_trained_on(cifar10: Path) -> 
     assert evaluation.labels[:3].tolist() == [6, 7, 8]
 
 
-def test_cifar10s_names_are_those_that_the_demo_is_published_with() -> None:
-    published = Path(__file__).parents[2] / "models/demo/cifar10.txt"
+def test_cifar10s_names_are_those_that_bundles_are_published_with() -> None:
+    published = Path(__file__).parents[2] / "tests/untrained/cifar10.txt"
     assert tuple(published.read_text().split()) == CIFAR10_NAMES
 
 

@@ -1,114 +1,67 @@
+"""The demo model is what its recipe, its log and its report say, and small."""
+
 import hashlib
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from models.cli import main
+from models.training.datasets import CIFAR10_NAMES
+from models.training.recipe import Recipe, read_recipe
 
-ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "models/demo"
-NAMES = ["se_resnext50", "resnext101", "sknet50"]
-COMMANDS = [
-    line.split() for line in (DEMO / "README.md").read_text().splitlines() if line.startswith("    cardinal")
-]
+DEMO = Path(__file__).parents[2] / "models/demo"
+BUNDLE = DEMO / "sknet50/1"
+MOST_BYTES = 8_000_000
+PICTURES = 10_000  # of CIFAR-10's test set
 
 
-def _manifest(bundle: Path) -> dict[str, Any]:
-    return dict(json.loads((bundle / "model.json").read_text()))
+@pytest.fixture(scope="module")
+def manifest() -> dict[str, Any]:
+    return dict(json.loads((BUNDLE / "model.json").read_text()))
 
 
-def _without_samples(manifest: dict[str, Any]) -> dict[str, Any]:
-    return manifest | {"golden": manifest["golden"] | {"samples": None}}
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return read_recipe("demo")
 
 
-def _scores(manifest: dict[str, Any]) -> list[list[float]]:
-    return [sample["scores"] for sample in manifest["golden"]["samples"]]
+def test_it_is_one_small_bundle() -> None:
+    assert [path.name for path in DEMO.iterdir() if path.is_dir()] == ["sknet50"]
+    assert sum(path.stat().st_size for path in BUNDLE.rglob("*") if path.is_file()) <= MOST_BYTES
 
 
-def test_the_demo_holds_the_three_networks() -> None:
-    assert sorted(path.name for path in DEMO.iterdir() if path.is_dir()) == sorted(NAMES)
-    assert [command[command.index("--network") + 1] for command in COMMANDS] == NAMES
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_bundle_is_small(name: str) -> None:
-    assert sum(path.stat().st_size for path in (DEMO / name).rglob("*") if path.is_file()) < 2e6
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_file_of_a_bundle_is_in_its_manifest_with_its_digest(name: str) -> None:
-    bundle = DEMO / name / "1"
-    manifest = _manifest(bundle)
+def test_every_file_of_it_is_in_its_manifest_with_its_digest(manifest: dict[str, Any]) -> None:
     entries = [manifest["labels"], *manifest["artifacts"], *manifest["golden"]["samples"]]
-    digests = {entry["file"]: entry["sha256"] for entry in entries}
-    files = [path for path in bundle.rglob("*") if path.is_file() and path.name != "model.json"]
-    assert digests == {
-        path.relative_to(bundle).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+    files = [path for path in BUNDLE.rglob("*") if path.is_file() and path.name != "model.json"]
+    assert {entry["file"]: entry["sha256"] for entry in entries} == {
+        path.relative_to(BUNDLE).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
     }
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_manifest_says_what_the_bundle_is(name: str) -> None:
-    manifest = _manifest(DEMO / name / "1")
-    assert list(manifest) == [
-        "format",
-        "network",
-        "input_size",
-        "preprocessing",
-        "classes",
-        "labels",
-        "artifacts",
-        "golden",
-        "accuracy",
-        "provenance",
-        "temperature",
-    ]
-    assert manifest["network"]["name"] == name
-    assert manifest["provenance"] == {
-        "untrained": True,
-        "recipe": None,
-        "framework": None,
-        "checkpoint_sha256": None,
-        "seed": 1,
-    }
-    assert manifest["accuracy"] is None
-    assert manifest["preprocessing"] == {
-        "mode": "shortest",
-        "size": 256,
-        "crop": 224,
-        "interpolation": "bilinear",
-        "antialias": True,
-    }
+def test_it_is_what_the_recipe_makes(manifest: dict[str, Any], recipe: Recipe) -> None:
+    assert manifest["network"] == {"name": recipe.network.name, "width": recipe.network.width}
+    assert manifest["input_size"] == recipe.preprocessing.input_size
+    assert manifest["provenance"]["recipe"] == recipe.name
+    assert manifest["provenance"]["seed"] == recipe.seed
+    assert not manifest["provenance"]["untrained"]
+    assert tuple((BUNDLE / "labels.txt").read_text().split()) == CIFAR10_NAMES
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_golden_scores_tell_the_pictures_apart(name: str) -> None:
-    scores = np.array(_scores(_manifest(DEMO / name / "1")))
-    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
-    assert np.all((scores.max(axis=1) > 0.15) & (scores.max(axis=1) < 0.9))
-    for first, second in ((0, 1), (0, 2), (1, 2)):
-        assert np.abs(scores[first] - scores[second]).max() > 0.05
-
-
-@pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
-def test_the_command_in_the_readme_makes_the_committed_bundle_again(
-    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_its_log_goes_to_the_end_and_measured_what_the_manifest_says(
+    manifest: dict[str, Any], recipe: Recipe
 ) -> None:
-    monkeypatch.chdir(ROOT)
-    words = shlex.split(" ".join(command[1:]).replace("--repository models/demo", f"--repository {tmp_path}"))
-    assert main(words) == 0
-    (made,) = tmp_path.glob("*/*")
-    committed = DEMO / made.relative_to(tmp_path)
-    for name in ("model.onnx", "labels.txt"):
-        assert (made / name).read_bytes() == (committed / name).read_bytes()
-    # The last digits of float32 sums depend on the CPU, and a PNG's bytes on the build of its compressor.
-    for name in ("golden/0.png", "golden/1.png", "golden/2.png"):
-        np.testing.assert_array_equal(Image.open(made / name), Image.open(committed / name))
-    first, second = _manifest(made), _manifest(committed)
-    assert _without_samples(first) == _without_samples(second)
-    np.testing.assert_allclose(_scores(first), _scores(second), rtol=1e-4)
+    records = [json.loads(line) for line in (DEMO / "log.jsonl").read_text().splitlines()]
+    epochs = {record["epoch"]: record for record in records if record["event"] == "epoch"}
+    assert list(epochs) == list(range(1, recipe.epochs + 1))
+    best = max(
+        (record["evaluation"] for record in epochs.values() if record["evaluation"]), key=lambda e: e["top1"]
+    )
+    assert manifest["accuracy"]["n"] == best["n"] == PICTURES
+    assert (manifest["accuracy"]["top1"], manifest["accuracy"]["top5"]) == (best["top1"], best["top5"])
+
+
+def test_its_report_tells_the_same_accuracy_and_no_place(manifest: dict[str, Any]) -> None:
+    page = (DEMO / "report.html").read_text()
+    assert f"{manifest['accuracy']['top1']:.2%}".replace("%", "") in page
+    assert "file://" not in page

@@ -19,9 +19,9 @@ from service.bell import Bell
 from service.metrics import Metrics
 from service.repository import Repository, Slot
 from service.repository.bundle import load_bundle
-from serving import DEMO, ROOT, checked
+from serving import ROOT, UNTRAINED, checked
 
-BUNDLE = DEMO / "sknet50" / "1"
+BUNDLE = UNTRAINED / "sknet50" / "1"
 FILES = {path.relative_to(BUNDLE).as_posix(): path for path in BUNDLE.rglob("*") if path.is_file()}
 
 PUBLISHING = """

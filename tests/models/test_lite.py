@@ -19,7 +19,7 @@ from models.lite.interpreter import run_lite
 from patience import PATIENCE_S
 from service.machine import python_with_lite
 from service.repository.bundle import load_bundle
-from serving import DEMO
+from serving import UNTRAINED
 
 NARROW = ["--network", "sknet50", "--untrained", "--width", "0.0625", "--input-size", "64"]
 
@@ -59,7 +59,7 @@ def test_a_bundle_gets_a_proven_file_for_each_gear(tmp_path: Path, monkeypatch: 
 def test_a_file_that_answers_wrongly_is_refused(tmp_path: Path) -> None:
     python = lite_python()
     bundle = tmp_path / "1"
-    shutil.copytree(DEMO / "sknet50" / "1", bundle)
+    shutil.copytree(UNTRAINED / "sknet50" / "1", bundle)
     manifest = json.loads((bundle / "model.json").read_text())
     manifest["golden"]["samples"][1]["scores"][3] = 0.75
     (bundle / "model.json").write_text(json.dumps(manifest))

@@ -218,7 +218,10 @@ def test_two_processes_learn_what_one_does_from_batches_of_twice_the_size(tmp_pa
     train("torch", alone, tmp_path / "alone")
     words = command("torch", together, tmp_path / "together")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    end(begin([*torchrun, "--module", *words[2:]]))
+    training = begin([*torchrun, "--module", *words[2:]])
+    told, errors = training.communicate()
+    assert training.returncode == 0, errors
+    assert told.count("trained ") == 1  # by the first of the two
     assert losses(tmp_path / "together") == pytest.approx(losses(tmp_path / "alone"), rel=1e-4)
     measured = [
         [line["evaluation"] for line in lines(tmp_path / name) if line["event"] == "epoch"]

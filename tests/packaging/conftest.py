@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving import DEMO, ROOT, RunningServer, running
+from serving import ROOT, UNTRAINED, RunningServer, running
 
 
 @pytest.fixture(scope="session")
@@ -29,5 +29,5 @@ def tool() -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[RunningServer]:
-    with running(DEMO) as started:
+    with running(UNTRAINED) as started:
         yield started

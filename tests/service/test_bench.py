@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.bench import Comparison, Pace, Turn
-from serving import DEMO, ROOT
+from serving import ROOT, UNTRAINED
 
 
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
@@ -27,7 +27,7 @@ def test_what_the_boundary_adds_is_the_median_of_the_pairs() -> None:
     assert [line.split()[-2] for line in lines[2:]] == ["2.000", "5.000", "1.000", "2.000"]
 
 
-@pytest.mark.parametrize("words", [[], [str(DEMO / "sknet50/1"), "--engine", "openvino"]])
+@pytest.mark.parametrize("words", [[], [str(UNTRAINED / "sknet50/1"), "--engine", "openvino"]])
 def test_an_engine_is_compared_with_itself_in_one_process(words: list[str]) -> None:
     ran = bench("engine", *words, "--runs", "20")
     assert ran.returncode == 0, ran.stderr
@@ -63,7 +63,7 @@ def test_the_pace_of_another_library_is_told_where_it_was_measured() -> None:
 
 
 def test_queue_and_engine_are_compared_with_a_plain_loop() -> None:
-    ran = bench("serve", str(DEMO / "sknet50/1"), "--seconds", "1.6")
+    ran = bench("serve", str(UNTRAINED / "sknet50/1"), "--seconds", "1.6")
     assert ran.returncode == 0, ran.stderr
     about, _, *paces = ran.stdout.splitlines()
     assert re.match(r"sknet50, openvino .*, as many threads as it likes, batches of \d+, 8 turns of ", about)

@@ -10,13 +10,13 @@ import pytest
 
 from service.repository.bundle import BundleError, load_bundle
 
-DEMO = Path(__file__).parents[2] / "models/demo/sknet50/1"
-LABELS = (DEMO / "labels.txt").read_text(encoding="utf-8").splitlines()
+UNTRAINED = Path(__file__).parents[2] / "tests/untrained/sknet50/1"
+LABELS = (UNTRAINED / "labels.txt").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    return shutil.copytree(DEMO, tmp_path / "repository/sknet50/1")
+    return shutil.copytree(UNTRAINED, tmp_path / "repository/sknet50/1")
 
 
 def _rewrite(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -44,7 +44,7 @@ def test_a_good_bundle_is_loaded_with_labels_and_golden_pictures(directory: Path
     assert (bundle.model, bundle.version, bundle.directory) == ("sknet50", 1, directory)
     assert list(bundle.labels) == LABELS
     assert bundle.manifest.network.name == "sknet50"
-    pictures = [(DEMO / f"golden/{index}.png").read_bytes() for index in range(3)]
+    pictures = [(UNTRAINED / f"golden/{index}.png").read_bytes() for index in range(3)]
     assert list(bundle.golden_pictures) == pictures
 
 
@@ -84,7 +84,9 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 def test_a_file_with_other_bytes_is_named_with_both_digests(directory: Path, name: str, damage: str) -> None:
     content = DAMAGES[damage]((directory / name).read_bytes())
     (directory / name).write_bytes(content)
-    found, declared = (hashlib.sha256(data).hexdigest() for data in (content, (DEMO / name).read_bytes()))
+    found, declared = (
+        hashlib.sha256(data).hexdigest() for data in (content, (UNTRAINED / name).read_bytes())
+    )
     assert _fault(directory) == f"{name}: its sha256 is {found}, but model.json says {declared}"
 
 
@@ -107,7 +109,7 @@ def test_a_name_that_is_too_long_is_refused(directory: Path) -> None:
 
 
 def test_a_path_that_leads_out_by_dots_is_refused(directory: Path) -> None:
-    shutil.copy(DEMO / "labels.txt", directory.parent / "labels.txt")
+    shutil.copy(UNTRAINED / "labels.txt", directory.parent / "labels.txt")
     _rewrite(directory, lambda document: document["labels"].update(file="../labels.txt"))
     assert _fault(directory).startswith("model.json: labels.file is '../labels.txt': ")
 
@@ -115,18 +117,18 @@ def test_a_path_that_leads_out_by_dots_is_refused(directory: Path) -> None:
 @pytest.mark.parametrize("name", [*FILES, "model.json"])
 def test_a_link_that_leads_out_is_refused_even_to_the_right_bytes(directory: Path, name: str) -> None:
     (directory / name).unlink()
-    (directory / name).symlink_to(DEMO / name)
-    assert _fault(directory) == f"{name}: leads out of the bundle, to {DEMO / name}"
+    (directory / name).symlink_to(UNTRAINED / name)
+    assert _fault(directory) == f"{name}: leads out of the bundle, to {UNTRAINED / name}"
 
 
 def test_a_folder_that_is_a_link_out_is_refused(directory: Path) -> None:
     shutil.rmtree(directory / "golden")
-    (directory / "golden").symlink_to(DEMO / "golden")
+    (directory / "golden").symlink_to(UNTRAINED / "golden")
     assert _fault(directory).startswith("golden/0.png: leads out of the bundle, to ")
 
 
 def test_a_link_to_a_folder_whose_name_begins_alike_leads_out(directory: Path) -> None:
-    shutil.copytree(DEMO, directory.parent / "10")
+    shutil.copytree(UNTRAINED, directory.parent / "10")
     (directory / "labels.txt").unlink()
     (directory / "labels.txt").symlink_to("../10/labels.txt")
     assert (

@@ -39,7 +39,7 @@ from service.rpc import errors as rpc_errors
 from service.sharing import Sharing
 from service.stubs.cardinal.v1 import classifier_pb2, classifier_pb2_grpc
 from service.uploads import BodyLimits, Uploads
-from serving import DEMO, ROOT
+from serving import ROOT, UNTRAINED
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +63,7 @@ class Doors:
 async def doors(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Doors]:
     metrics, bell = Metrics(), Bell()
     folder: Path = tmp_path_factory.mktemp("repository")
-    (folder / MODEL).symlink_to(DEMO / MODEL)
+    (folder / MODEL).symlink_to(UNTRAINED / MODEL)
     (folder / "broken" / "1").mkdir(parents=True)
     options = replace(
         serving_options("auto"), load_timeout_s=60, max_batch_rows=8, max_image_pixels=MAX_PIXELS

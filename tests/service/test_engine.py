@@ -43,7 +43,7 @@ from service.machine import Machine
 
 pytestmark = pytest.mark.anyio
 
-DEMO_GRAPH = Path(__file__).parents[2] / "models/demo/sknet50/1/model.onnx"
+UNTRAINED_GRAPH = Path(__file__).parents[2] / "tests/untrained/sknet50/1/model.onnx"
 LOADED, RAN = "while it loaded its model", "while it ran this request's batch"
 KILLED, ENDED = "the engine process was killed: it answered", "the engine process ended"
 
@@ -61,7 +61,7 @@ SIMULATED = EngineOrder(
 )
 OPENVINO = replace(
     SIMULATED,
-    files=(ArtifactFile(path=DEMO_GRAPH),),
+    files=(ArtifactFile(path=UNTRAINED_GRAPH),),
     options=OpenvinoOptions(),
     side=224,
     max_rows=4,
@@ -212,7 +212,7 @@ async def test_an_answer_is_not_overwritten_by_the_next_batch() -> None:
 async def test_openvino_answers_in_its_process_as_it_does_in_ours_at_any_gear() -> None:
     rows = pictures(3, side=224)
     options = {"INFERENCE_PRECISION_HINT": "f32"}
-    model = openvino.Core().compile_model(str(DEMO_GRAPH), "CPU", options)
+    model = openvino.Core().compile_model(str(UNTRAINED_GRAPH), "CPU", options)
     expected = model([rows])[0]
     async with serving(OPENVINO) as served:
         alone = np.concatenate([await logits(served.engine, row[np.newaxis]) for row in rows])
@@ -225,7 +225,7 @@ async def test_openvino_answers_in_its_process_as_it_does_in_ours_at_any_gear() 
 
 
 def openvino_at(*gears: int, **options: Any) -> EngineOrder:
-    files = (ArtifactFile(path=DEMO_GRAPH, gears=gears or None),)
+    files = (ArtifactFile(path=UNTRAINED_GRAPH, gears=gears or None),)
     return replace(OPENVINO, files=files, options=OpenvinoOptions(**options))
 
 

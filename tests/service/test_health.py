@@ -17,11 +17,11 @@ from service.health import Health
 from service.metrics import Metrics
 from service.repository import Repository
 from service.rpc.health import HealthService
-from serving import DEMO
+from serving import UNTRAINED
 
 pytestmark = pytest.mark.anyio
 
-DEMO_BUNDLE = DEMO / "sknet50" / "1"
+UNTRAINED_BUNDLE = UNTRAINED / "sknet50" / "1"
 
 SIMULATED = serving_options("simulated")
 
@@ -29,7 +29,7 @@ SIMULATED = serving_options("simulated")
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """Make a repository with a model that serves and one that does not."""
-    shutil.copytree(DEMO_BUNDLE, tmp_path / "good/1")
+    shutil.copytree(UNTRAINED_BUNDLE, tmp_path / "good/1")
     (tmp_path / "bad/1").mkdir(parents=True)
     return tmp_path
 

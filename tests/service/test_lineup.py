@@ -11,11 +11,11 @@ from service.machine import Machine
 from service.repository.bundle import Bundle, BundleError, load_bundle
 from service.repository.lineup import EngineChoice, Lineup, ServingOptions, line_up
 from service.repository.manifest import Artifact
-from serving import DEMO
+from serving import UNTRAINED
 
 PYTHON = Path("/lite/bin/python")
 NPUS = Machine(ascend_nodes=("davinci0", "davinci1"), cpu_model="", cpu_flags=frozenset())
-BUNDLE = load_bundle(DEMO / "sknet50/1")
+BUNDLE = load_bundle(UNTRAINED / "sknet50/1")
 
 
 def artifact(name: str, *gears: int) -> Artifact:

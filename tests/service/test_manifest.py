@@ -10,9 +10,9 @@ import pytest
 
 from service.images import Preprocessing
 from service.repository.manifest import BundleFile, Manifest, ManifestError
-from serving import DEMO
+from serving import UNTRAINED
 
-TEXT = (Path(__file__).parents[2] / "models/demo/sknet50/1/model.json").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "tests/untrained/sknet50/1/model.json").read_text(encoding="utf-8")
 DELETED = object()
 
 
@@ -335,7 +335,7 @@ def test_an_artifact_that_its_engine_could_not_run_is_refused() -> None:
 
 
 def test_bicubic_without_antialias_is_refused_since_no_trainer_has_it() -> None:
-    document = json.loads((DEMO / "sknet50" / "1" / "model.json").read_text())
+    document = json.loads((UNTRAINED / "sknet50" / "1" / "model.json").read_text())
     document["preprocessing"] |= {"interpolation": "bicubic", "antialias": False}
     with pytest.raises(
         ManifestError, match="antialias is false; with interpolation bicubic only true is allowed"

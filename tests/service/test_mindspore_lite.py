@@ -23,7 +23,7 @@ from engines import (
 from mindir import convert, found_lite_python
 from service.devices import CPU, Device
 from service.engines import ArtifactFile, EngineOrder, LiteOptions
-from serving import DEMO
+from serving import UNTRAINED
 
 pytestmark = pytest.mark.anyio
 
@@ -212,7 +212,7 @@ async def test_a_python_without_the_library_is_an_engine_fault(order: Order) -> 
 
 @pytest.fixture(scope="module")
 def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> EngineOrder:
-    """Order a demo model converted at two batch sizes."""
+    """Order an untrained model converted at two batch sizes."""
     python, folder = found_lite_python(), tmp_path_factory.mktemp("mindir")
     return EngineOrder(
         model="cats",
@@ -234,7 +234,9 @@ async def test_the_real_library_answers_as_the_golden_samples_say_at_each_gear(o
     openvino = pytest.importorskip("openvino")
     rows = pictures(4, side=224)
     options = {"INFERENCE_PRECISION_HINT": "f32"}
-    expected = openvino.Core().compile_model(str(DEMO / "resnext101/1/model.onnx"), "CPU", options)([rows])[0]
+    expected = openvino.Core().compile_model(str(UNTRAINED / "resnext101/1/model.onnx"), "CPU", options)(
+        [rows]
+    )[0]
     async with serving(on_cpu) as served:
         assert served.engine.about.startswith("mindspore_lite 2.")
         assert served.engine.about.endswith(" cpu")

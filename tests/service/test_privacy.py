@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from serving import DEMO, ROOT
+from serving import ROOT, UNTRAINED
 
 PROGRAM = """
 import sys
@@ -18,7 +18,7 @@ print(telemetry_utils.tm.__name__)
 
 def test_openvino_sends_no_telemetry() -> None:
     """Its own stub stands in for the package that would send."""
-    graph = str(DEMO / "sknet50" / "1" / "model.onnx")
+    graph = str(UNTRAINED / "sknet50" / "1" / "model.onnx")
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, graph], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -28,11 +28,11 @@ from service.images import decode
 from service.machine import Machine
 from service.metrics import Metrics
 from service.repository import Repository, RepositoryError, ServedModel, ServingOptions
-from serving import DEMO
+from serving import UNTRAINED
 
 pytestmark = pytest.mark.anyio
 
-DEMO_BUNDLE = DEMO / "sknet50" / "1"
+UNTRAINED_BUNDLE = UNTRAINED / "sknet50" / "1"
 LITE_STAND_IN = Path(__file__).parents[1] / "support/lite_stand_in"
 
 OPENVINO = serving_options("auto")
@@ -43,7 +43,7 @@ Change = Callable[[Path], None]
 
 def put(repository: Path, model: str, version: str = "1") -> Path:
     """Put a good bundle into a repository."""
-    return Path(shutil.copytree(DEMO_BUNDLE, repository / model / version))
+    return Path(shutil.copytree(UNTRAINED_BUNDLE, repository / model / version))
 
 
 def edit(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:

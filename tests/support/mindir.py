@@ -1,4 +1,4 @@
-"""Converts a demo model for MindSpore Lite, with the real library, where a Python has it."""
+"""Converts an untrained model for MindSpore Lite, with the real library, where a Python has it."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ import pytest
 
 from patience import PATIENCE_S
 from service.machine import python_with_lite
-from serving import DEMO
+from serving import UNTRAINED
 
 CONVERT = """
 import sys
@@ -31,9 +31,9 @@ def found_lite_python() -> Path:
 
 
 def convert(model: str, gear: int, folder: Path) -> Path:
-    """Write a MindIR of a demo model at one batch size."""
+    """Write a MindIR of an untrained model at one batch size."""
     onnx = pytest.importorskip("onnx")
-    graph = onnx.load(DEMO / model / "1/model.onnx")
+    graph = onnx.load(UNTRAINED / model / "1/model.onnx")
     for each in (*graph.graph.input, *graph.graph.output):
         each.type.tensor_type.shape.dim[0].dim_value = gear
     onnx.save(graph, folder / f"{gear}.onnx")
@@ -44,8 +44,8 @@ def convert(model: str, gear: int, folder: Path) -> Path:
 
 
 def bundle_with_mindir(model: str, gears: tuple[int, ...], repository: Path) -> None:
-    """Copy a demo bundle, with artifacts for MindSpore Lite beside the one that it has."""
-    bundle = Path(shutil.copytree(DEMO / model / "1", repository / model / "1"))
+    """Copy an untrained bundle, with artifacts for MindSpore Lite beside the one that it has."""
+    bundle = Path(shutil.copytree(UNTRAINED / model / "1", repository / model / "1"))
     manifest = json.loads((bundle / "model.json").read_text())
     for gear in gears:
         path = convert(model, gear, bundle)

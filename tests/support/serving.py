@@ -20,7 +20,7 @@ import pytest
 from patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "models" / "demo"
+UNTRAINED = ROOT / "tests" / "untrained"
 
 
 @dataclass

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from gated import LABELS, GatedEngine, queue_over
 from service.metrics import Metrics
 from service.repository import load_bundle
-from serving import DEMO
+from serving import UNTRAINED
 
-BUNDLE = load_bundle(DEMO / "sknet50" / "1")
+BUNDLE = load_bundle(UNTRAINED / "sknet50" / "1")
 
 
 class Shelf:
