@@ -64,9 +64,9 @@ def test_the_time_that_the_cgroup_allows_counts_as_cpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], allowed: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16))
-    for name, text in files.items() | {("../../proc/self/cgroup", "0::/pods/a")}:
-        file = tmp_path / "sys/fs/cgroup" / name
-        (tmp_path / "sys/fs/cgroup").mkdir(parents=True, exist_ok=True)
+    groups = {f"sys/fs/cgroup/{name}": text for name, text in files.items()}
+    for name, text in (groups | {"proc/self/cgroup": "0::/pods/a"}).items():
+        file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{text}\n")
     assert usable_cpus(tmp_path) == allowed
