@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from service import __version__, cgroup
+from service.cgroup import text_of
 from service.machine import Machine, python_with_lite, usable_cpus
 from service.settings import Settings
 
@@ -196,7 +197,7 @@ def _cann(probe: Probe) -> str | None:
 
 def _version_in(path: Path) -> str | None:
     """Read `Version=...` in any case; a file without it still tells that something is there."""
-    text = _text_of(path)
+    text = text_of(path)
     for line in text.splitlines():
         key, _, value = line.partition("=")
         if key.strip().lower() == "version":
@@ -210,11 +211,4 @@ def _number_after(path: Path, key: str) -> int:
 
 
 def _line_after(path: Path, key: str) -> str:
-    return next((line[len(key) :] for line in _text_of(path).splitlines() if line.startswith(key)), "")
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
+    return next((line[len(key) :] for line in text_of(path).splitlines() if line.startswith(key)), "")

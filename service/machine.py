@@ -26,13 +26,13 @@ class Machine:
     @classmethod
     def look(cls, root: Path = Path("/")) -> Self:
         """Read it; what cannot be read is taken for absent."""
-        info = _cpu_info(root / "proc/cpuinfo")
+        info, cpus = _cpu_info(root / "proc/cpuinfo"), usable_cpus(root)
         return cls(
             ascend_nodes=ascend_nodes(root / "dev"),
             cpu_model=info.get("model name", info.get("CPU part", "")),
             cpu_flags=frozenset(info.get("flags", info.get("Features", "")).split()),
-            cpus=usable_cpus(root),
-            is_limited=usable_cpus(root) < len(os.sched_getaffinity(0)),
+            cpus=cpus,
+            is_limited=cpus < len(os.sched_getaffinity(0)),
         )
 
     @property
@@ -69,9 +69,6 @@ def python_with_lite(chosen: str = "auto") -> Path | None:
 
 def _cpu_info(path: Path) -> dict[str, str]:
     """Read what is said of the first CPU."""
-    try:
-        first = path.read_text(encoding="utf-8", errors="replace").strip().split("\n\n")[0]
-    except OSError:
-        return {}
+    first = cgroup.text_of(path).split("\n\n")[0]
     pairs = (line.partition(":") for line in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}

@@ -66,7 +66,7 @@ class Settings(BaseModel):
     engine_pinning: Literal["auto", "on", "off"] = Field(
         "auto",
         description="Whether those threads stay on their CPUs; `auto` leaves the choice to the engine, "
-        "and is `off` where several engines of a model share the CPUs.",
+        "and is `off` where several engines of a model share the CPUs or the cgroup limits their time.",
     )
     openvino_precision: Literal["auto", "f32", "bf16"] = Field(
         "auto",
