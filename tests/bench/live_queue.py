@@ -117,11 +117,11 @@ def main() -> None:
     parser.add_argument("--table", default="310p/se_resnext50")
     options = parser.parse_args()
     picture = encoded(photo(options.side, options.side, 1))
-    *for_server, for_client = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, for_server)
+    cpus = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cpus[:-1] or cpus)
     flags = ("--engine", "simulated", "--simulated-table", options.table, "--required-models", MODEL)
     with running(UNTRAINED, *flags, "--profile-s", "5") as server:
-        os.sched_setaffinity(0, [for_client])
+        os.sched_setaffinity(0, cpus[-1:])
         where = urlsplit(server.rest)
         connections = Connections(str(where.hostname), where.port or 80)
 

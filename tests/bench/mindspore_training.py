@@ -3,16 +3,14 @@
 .venv/bin/pytest tests/bench/mindspore_training.py
 """
 
-import os
-import socket
 from pathlib import Path
 
 import pytest
 
-from interpreters import MINDSPORE
+from interpreters import under_msrun
 from mindspore_recipes import NETWORK, recipe, written_start
 from recipes import by_heart, noise_folder
-from training import begin, command, end, lines, losses, train
+from training import command, lines, losses, train
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +29,8 @@ def test_two_processes_learn_what_one_does_from_batches_of_twice_the_size(
     alone: Path, start: Path, tmp_path: Path
 ) -> None:
     words = command("mindspore", recipe(start, batch=2), tmp_path / "together")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    msrun = [str(MINDSPORE / "msrun"), "--worker_num", "2", "--local_worker_num", "2", "--join", "True"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", str(MINDSPORE), prepend=os.pathsep)  # msrun starts the python that it finds
-        process = begin(
-            [*msrun, "--master_port", port, "--log_dir", str(tmp_path / "log"), "python", *words[1:]]
-        )
-        end(process)
+    ended = under_msrun("python", *words[1:], folder=tmp_path)
+    assert ended.returncode == 0, ended.stderr
     assert losses(tmp_path / "together") == pytest.approx(losses(alone), rel=1e-4)
     measured = [
         [line["evaluation"] for line in lines(folder) if line["event"] == "epoch"]

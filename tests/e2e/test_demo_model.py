@@ -1,6 +1,5 @@
 """The demo model answers real pictures through a server as well as its manifest promises."""
 
-import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bundles import manifest_of
 from serving import ROOT, running
 
 pytestmark = pytest.mark.e2e
@@ -34,7 +34,7 @@ def pictures(file: Path) -> Iterator[tuple[str, bytes]]:
 def test_the_share_of_pictures_that_it_knows_is_that_of_its_manifest() -> None:
     if not PICTURES.exists():
         pytest.skip(f"{PICTURES} is missing: the demo model is not tried on real pictures")
-    promised = json.loads((DEMO / "sknet50/1/model.json").read_text())["accuracy"]["top1"]
+    promised = manifest_of(DEMO / "sknet50/1")["accuracy"]["top1"]
     with running(DEMO) as server, httpx.Client(base_url=f"{server.rest}/v1/models/sknet50") as client:
         found = [
             client.post("/classify?top_k=1", content=body).json()["results"][0]["classes"][0]["label"] == name

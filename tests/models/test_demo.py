@@ -1,12 +1,12 @@
 """The demo model is what its recipe, its log and its report say, and small."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bundles import assert_every_file_is_declared, manifest_of, size_of
 from models.training.datasets import CIFAR10_NAMES
 from models.training.recipe import Recipe, read_recipe
 
@@ -18,7 +18,7 @@ PICTURES = 10_000  # of CIFAR-10's test set
 
 @pytest.fixture(scope="module")
 def manifest() -> dict[str, Any]:
-    return dict(json.loads((BUNDLE / "model.json").read_text()))
+    return manifest_of(BUNDLE)
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +28,11 @@ def recipe() -> Recipe:
 
 def test_it_is_one_small_bundle() -> None:
     assert [path.name for path in DEMO.iterdir() if path.is_dir()] == ["sknet50"]
-    assert sum(path.stat().st_size for path in BUNDLE.rglob("*") if path.is_file()) <= MOST_BYTES
+    assert size_of(BUNDLE) <= MOST_BYTES
 
 
-def test_every_file_of_it_is_in_its_manifest_with_its_digest(manifest: dict[str, Any]) -> None:
-    entries = [manifest["labels"], *manifest["artifacts"], *manifest["golden"]["samples"]]
-    files = [path for path in BUNDLE.rglob("*") if path.is_file() and path.name != "model.json"]
-    assert {entry["file"]: entry["sha256"] for entry in entries} == {
-        path.relative_to(BUNDLE).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
-    }
+def test_every_file_of_it_is_in_its_manifest_with_its_digest() -> None:
+    assert_every_file_is_declared(BUNDLE)
 
 
 def test_it_is_what_the_recipe_makes(manifest: dict[str, Any], recipe: Recipe) -> None:

@@ -1,7 +1,6 @@
 import json
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from models.frameworks import torch_network
 from models.training.datasets import open_dataset
 from pictures import photo
 from trained import CLASSES, small_recipe, write_trained
+from training import TORCHRUN
 
 ROOT = Path(__file__).parents[2]
 
@@ -160,11 +160,10 @@ def test_pictures_of_other_classes_than_were_learnt_are_refused(
 def test_two_processes_count_what_one_counts(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run / "checkpoints" / "best.safetensors"
     (one,) = _evaluated(capsys, path)["evaluations"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     words = ["--module", "models", "evaluate", str(path), "--device", "cpu", "--json"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(
-        [*torchrun, *words], env=environment, capture_output=True, text=True, timeout=500, check=False
+        [*TORCHRUN, *words], env=environment, capture_output=True, text=True, timeout=500, check=False
     )
     assert ended.returncode == 0, ended.stderr
     (both,) = json.loads(ended.stdout)["evaluations"]

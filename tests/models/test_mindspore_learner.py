@@ -1,15 +1,12 @@
 """The learner in MindSpore does what the one in PyTorch does: plans of learning.py, played by both."""
 
-import os
-import socket
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from interpreters import MINDSPORE, ROOT, arrays, mindspore, run_mindspore
+from interpreters import ROOT, arrays, mindspore, under_msrun
 from learning import (
     FROZEN,
     HALF,
@@ -29,7 +26,6 @@ from models.training.learner import Batch
 from models.training.recipe import Recipe
 
 PROGRAM = ROOT / "tests" / "support" / "mindspore_learning.py"
-CRASHED = "Error code: -11"  # as msrun tells it
 
 
 @pytest.fixture(scope="module")
@@ -96,27 +92,10 @@ def test_a_step_whose_gradients_overflow_changes_nothing_but_the_loss_scale(lear
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> list[Arrays]:
-    """Run two processes under msrun; anew where one of them crashed.
-
-    MindSpore's collectives on the CPU die of signal 11 now and then; the runs that end are exact.
-    """
     folder = tmp_path_factory.mktemp("together")
-    for _ in range(3):
-        ended = under_msrun(folder)
-        if CRASHED not in ended.stderr:
-            break
+    ended = under_msrun(PROGRAM, "together", folder=folder)
     assert ended.returncode == 0, ended.stderr
     return [arrays(folder / f"together {rank}.npz") for rank in (0, 1)]
-
-
-def under_msrun(folder: Path) -> subprocess.CompletedProcess[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    words = ["--worker_num", "2", "--local_worker_num", "2", "--master_port", port, "--join", "True"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", str(MINDSPORE), prepend=os.pathsep)  # msrun starts the python that it finds
-        return run_mindspore("msrun", *words, "--log_dir", folder / "log", PROGRAM, "together", folder=folder)
 
 
 def test_two_processes_with_synchronised_norms_are_one_with_whole_batches(together: list[Arrays]) -> None:

@@ -20,7 +20,7 @@ from models.training.savepoints import read_savepoint
 from models.training.watching import EpochRecord, StepRecord
 from models.weights import random_weights
 from recipes import by_heart, noise_folder, small
-from training import begin, command, end, is_same, lines, losses, newest, train
+from training import TORCHRUN, begin, command, end, is_same, lines, losses, newest, said, train
 
 KILLS = 2
 
@@ -217,10 +217,7 @@ def test_two_processes_learn_what_one_does_from_batches_of_twice_the_size(tmp_pa
     write_checkpoint(Path(start), random_weights(alone.network.describe(), seed=1))
     train("torch", alone, tmp_path / "alone")
     words = command("torch", together, tmp_path / "together")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    training = begin([*torchrun, "--module", *words[2:]])
-    told, errors = training.communicate()
-    assert training.returncode == 0, errors
+    told, _ = said(begin([*TORCHRUN, "--module", *words[2:]]))
     assert told.count("trained ") == 1  # by the first of the two
     assert losses(tmp_path / "together") == pytest.approx(losses(tmp_path / "alone"), rel=1e-4)
     measured = [

@@ -1,5 +1,3 @@
-import hashlib
-import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -8,20 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bundles import assert_every_file_is_declared, manifest_of, size_of
 from models.cli import main
+from serving import UNTRAINED
 
 ROOT = Path(__file__).parents[2]
-UNTRAINED = ROOT / "tests/untrained"
 NAMES = ["se_resnext50", "resnext101", "sknet50"]
 COMMANDS = [
     line.split()
     for line in (UNTRAINED / "README.md").read_text().splitlines()
     if line.startswith("    cardinal")
 ]
-
-
-def _manifest(bundle: Path) -> dict[str, Any]:
-    return dict(json.loads((bundle / "model.json").read_text()))
 
 
 def _without_samples(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -39,24 +34,17 @@ def test_they_are_the_three_networks() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bundle_is_small(name: str) -> None:
-    assert sum(path.stat().st_size for path in (UNTRAINED / name).rglob("*") if path.is_file()) < 2e6
+    assert size_of(UNTRAINED / name) < 2e6
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_file_of_a_bundle_is_in_its_manifest_with_its_digest(name: str) -> None:
-    bundle = UNTRAINED / name / "1"
-    manifest = _manifest(bundle)
-    entries = [manifest["labels"], *manifest["artifacts"], *manifest["golden"]["samples"]]
-    digests = {entry["file"]: entry["sha256"] for entry in entries}
-    files = [path for path in bundle.rglob("*") if path.is_file() and path.name != "model.json"]
-    assert digests == {
-        path.relative_to(bundle).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
-    }
+    assert_every_file_is_declared(UNTRAINED / name / "1")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_manifest_says_what_the_bundle_is(name: str) -> None:
-    manifest = _manifest(UNTRAINED / name / "1")
+    manifest = manifest_of(UNTRAINED / name / "1")
     assert list(manifest) == [
         "format",
         "network",
@@ -90,7 +78,7 @@ def test_a_manifest_says_what_the_bundle_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_golden_scores_tell_the_pictures_apart(name: str) -> None:
-    scores = np.array(_scores(_manifest(UNTRAINED / name / "1")))
+    scores = np.array(_scores(manifest_of(UNTRAINED / name / "1")))
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
     assert np.all((scores.max(axis=1) > 0.15) & (scores.max(axis=1) < 0.9))
     for first, second in ((0, 1), (0, 2), (1, 2)):
@@ -113,6 +101,6 @@ def test_the_command_in_the_readme_makes_the_committed_bundle_again(
     # The last digits of float32 sums depend on the CPU, and a PNG's bytes on the build of its compressor.
     for name in ("golden/0.png", "golden/1.png", "golden/2.png"):
         np.testing.assert_array_equal(Image.open(made / name), Image.open(committed / name))
-    first, second = _manifest(made), _manifest(committed)
+    first, second = manifest_of(made), manifest_of(committed)
     assert _without_samples(first) == _without_samples(second)
     np.testing.assert_allclose(_scores(first), _scores(second), rtol=1e-4)

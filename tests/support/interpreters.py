@@ -1,6 +1,7 @@
 """Other interpreters that tests drive: MindSpore needs an older numpy than ours."""
 
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[2]
 MINDSPORE = ROOT / ".venv-mindspore" / "bin"
+_MOST_RUNS = 3
+_CRASHED = "Error code: -11"  # as msrun tells it
 
 
 def mindspore(program: str, *words: str | Path, folder: Path, fails: bool = False) -> str:
@@ -27,6 +30,24 @@ def run_mindspore(program: str, *words: str | Path, folder: Path) -> subprocess.
     mindspore_python()
     command = [str(MINDSPORE / program), *map(str, words)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
+
+
+def under_msrun(*words: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a Python program in two processes under msrun; anew where one of them crashed.
+
+    MindSpore's collectives on the CPU die of signal 11 now and then; the runs that end are exact.
+    """
+    for _ in range(_MOST_RUNS):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        options = ["--worker_num", "2", "--local_worker_num", "2", "--master_port", port, "--join", "True"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PATH", str(MINDSPORE), prepend=os.pathsep)  # msrun starts the python that it finds
+            ended = run_mindspore("msrun", *options, "--log_dir", folder / "log", *words, folder=folder)
+        if _CRASHED not in ended.stderr:
+            break
+    return ended
 
 
 def mindspore_python() -> str:

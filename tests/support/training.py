@@ -15,6 +15,7 @@ from models.training.savepoints import Savepoint, read_savepoint
 Framework = Literal["torch", "mindspore"]
 
 TIMEOUT_S = 280
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 def command(framework: Framework, recipe: Recipe, folder: Path, *words: str) -> list[str]:
@@ -34,11 +35,16 @@ def begin(words: Sequence[str]) -> subprocess.Popen[str]:
     )
 
 
+def said(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+    """Wait for a program's end, and return what it told and its errors."""
+    told, errors = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == code, errors
+    return told, errors
+
+
 def end(process: subprocess.Popen[str], code: int = 0) -> str:
     """Wait for a program's end, and return its errors."""
-    _, errors = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == code, errors
-    return errors
+    return said(process, code)[1]
 
 
 def train(framework: Framework, recipe: Recipe, folder: Path, *words: str, code: int = 0) -> str:
