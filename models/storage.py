@@ -58,11 +58,11 @@ def fetched(where: str, into: Path) -> Path:
 
 
 class Mirror:
-    """Keeps a folder's copy at a URL."""
+    """Keeps a folder's copy at a URL, and gives it back where the folder is lost."""
 
     def __init__(self, url: str) -> None:
         self._place = _Place.at(url)
-        self._sent: dict[str, tuple[int, int]] = {}  # size and time of change
+        self._sent: dict[str, tuple[int, int]] = {}
 
     def send(self, folder: Path) -> None:
         """Send what is new or changed, then remove there what was sent before and is gone here.
@@ -71,13 +71,35 @@ class Mirror:
         """
         files = _visible(folder)
         for name, file in files.items():
-            status = file.stat()
-            if self._sent.get(name) != (status.st_size, status.st_mtime_ns):
+            state = _state(file)
+            if self._sent.get(name) != state:
                 self._place.put(file, name)
-                self._sent[name] = (status.st_size, status.st_mtime_ns)
+                self._sent[name] = state
         for name in self._sent.keys() - files.keys():
             self._place.remove(name)
             del self._sent[name]
+
+    def names(self) -> list[str]:
+        """Return the names of all that lies there."""
+        return sorted(self._place.objects())
+
+    def fetch(self, folder: Path) -> None:
+        """Bring all that lies there into a folder, whose files then appear together.
+
+        Hidden parts of a fetch that broke off are gone on with. Processes of one machine wait for one another, and
+        what is there in its size is not fetched twice. Raises TransferFailedError.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder / ".fetch.lock"):
+            objects, parts = self._place.objects(), {}
+            for name, size in objects.items():
+                file = folder / name
+                if not (file.is_file() and file.stat().st_size == size):
+                    parts[file] = file.with_name(f".{file.name}.part")
+                    self._place.get(name, size, parts[file])
+            for file, part in parts.items():
+                part.replace(file)
+        self._sent = {name: _state(folder / name) for name in objects}
 
 
 @contextmanager
@@ -177,6 +199,12 @@ class _Place:
             raise TransferFailedError(
                 f"{self.url}/{name}".rstrip("/") + f" could not be {done}: {reason}"
             ) from error
+
+
+def _state(file: Path) -> tuple[int, int]:
+    """Return what changes with a file: its size and the time of its change."""
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _check_size(arrived: int, sent: int) -> None:

@@ -31,7 +31,9 @@ def _add_train(train: argparse.ArgumentParser) -> None:
         "--output", type=Path, metavar="FOLDER", help="of the run; runs/ and the recipe's name by default"
     )
     train.add_argument("--mirror", metavar="URL", help="where the run is sent to at each checkpoint")
-    train.add_argument("--resume", action="store_true", help="go on with the run in FOLDER")
+    train.add_argument(
+        "--resume", action="store_true", help="go on with the run in FOLDER or, if it is not there, at URL"
+    )
     train.add_argument("--check", action="store_true", help="print the whole recipe, and do not train")
 
 

@@ -73,7 +73,7 @@ def run(order: Order) -> Ended:
     recipe, network = order.recipe, order.recipe.network.describe()
     mirror = Mirror(order.mirror) if order.mirror else None
     shelf = Shelf(order.folder / "checkpoints", recipe.checkpoints.keep)
-    point = _resumed(order, shelf)
+    point = _resumed(order, shelf, mirror)
     pictures = open_dataset(recipe.data, "train", seed=recipe.seed, classes=network.classes)
     evaluation = _evaluation(recipe, network, pictures)
     weights = point.state.weights if point else _first_weights(recipe, network)
@@ -141,21 +141,22 @@ def _watchers(order: Order, learner: Learner, labels: Sequence[str], taken: int)
     return [*watchers, *order.watchers, ReportWriter(order.folder / "report.html", log, report)]
 
 
-def _resumed(order: Order, shelf: Shelf) -> Savepoint | None:
-    """Return where the run in the folder stood; refuse to go on with another recipe, or over another run."""
-    newest = shelf.newest()
+def _resumed(order: Order, shelf: Shelf, mirror: Mirror | None) -> Savepoint | None:
+    """Return where the run stood, in the folder or, if it is lost, in its mirror.
+
+    Refuses to go on with another recipe, or over another run.
+    """
     if not order.is_resumed:
-        if newest:
-            raise InvalidValueError(
-                f"{order.folder} holds a run with the checkpoint {newest.name}; go on with it by --resume,"
-                " or choose another --output"
-            )
+        _check_nothing_there(order, shelf, mirror)
         return None
     if newest is None:
         return None
     point = read_savepoint(newest)
     then, now = as_document(point.recipe), as_document(order.recipe)
     changed = [f"{key} was {then[key]} and is {now[key]}" for key in now if then[key] != now[key]]
+    if mirror and not shelf.newest():
+        mirror.fetch(order.folder)
+    newest = shelf.newest()
     if changed:
         raise InvalidValueError(
             f"the run in {order.folder} had another recipe: {'; '.join(changed)};"
@@ -169,6 +170,20 @@ def _check_devices(point: Savepoint, learner: Learner) -> None:
         raise InvalidValueError(
             f"the run was on {point.devices} devices and is resumed on {learner.world.size}; allowed are as many,"
             " or a new run with start.checkpoint"
+def _check_nothing_there(order: Order, shelf: Shelf, mirror: Mirror | None) -> None:
+    if newest := shelf.newest():
+        raise InvalidValueError(
+            f"{order.folder} holds a run with the checkpoint {newest.name}; go on with it by --resume,"
+            " or choose another --output"
+        )
+    checkpoints = [name for name in mirror.names() if name.startswith("checkpoints/")] if mirror else []
+    if checkpoints:
+        raise InvalidValueError(
+            f"{order.mirror} holds a run with {checkpoints[0]}; go on with it by --resume,"
+            " or choose another --mirror"
+        )
+
+
         )
 
 

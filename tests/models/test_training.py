@@ -9,17 +9,19 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from models.checkpoints import Wish, import_weights, read_checkpoint, write_checkpoint
-from models.errors import InvalidValueError, TrainingFailedError
+from models.errors import InvalidValueError, TrainingFailedError, TransferFailedError
 from models.training.recipe import Recipe
 from models.training.run import Order, run
 from models.training.savepoints import read_savepoint
 from models.training.watching import EpochRecord, StepRecord
 from models.weights import random_weights
 from recipes import by_heart, noise_folder, small
+from storages import Faulty, held
 from training import TORCHRUN, begin, command, end, is_same, lines, losses, newest, said, train
 
 KILLS = 2
@@ -118,6 +120,34 @@ def test_a_run_that_ends_between_log_and_checkpoint_tells_each_epoch_once(
         run(replace(order, watchers=(_Stopped(2),)))
     run(replace(order, is_resumed=True))
     assert lines(tmp_path / "run") == lines(unbroken)
+
+
+def test_a_run_whose_folder_is_lost_goes_on_from_its_mirror(unbroken: Path, tmp_path: Path) -> None:
+    """One command begins, goes on and has ended; what is broken off at the first try is gone on with."""
+    mirror = f"faulty://{uuid4().hex}/run"
+    order = replace(
+        ordered(newest(unbroken).recipe, tmp_path / "lost", is_resumed=True),
+        mirror=mirror,
+    )
+    Faulty.reset()
+    with pytest.raises(KeyboardInterrupt):
+        run(replace(order, watchers=(_Stopped(2),)))
+    elsewhere = replace(order, folder=tmp_path / "elsewhere")
+    Faulty.reset(breaks_at=2)
+    with pytest.raises(TransferFailedError, match="could not be fetched: the other side is gone"):
+        run(elsewhere)
+    assert not list(elsewhere.folder.rglob("[!.]*.safetensors"))
+    Faulty.reset()
+    run(elsewhere)
+    assert is_same(newest(elsewhere.folder), newest(unbroken))
+    assert lines(elsewhere.folder) == lines(unbroken)
+    best = "checkpoints/best.safetensors"
+    assert (elsewhere.folder / best).readlink() == (unbroken / best).readlink()
+    there = held(mirror)
+    assert {name: (elsewhere.folder / name).read_bytes() for name in there} == there
+    assert "checkpoints/0003-000000.safetensors" in there
+    with pytest.raises(InvalidValueError, match=rf"{mirror} holds a run with checkpoints/.*--resume"):
+        run(replace(order, folder=tmp_path / "new", is_resumed=False))
 
 
 def test_a_run_that_is_resumed_names_its_best_checkpoint(unbroken: Path, tmp_path: Path) -> None:
