@@ -42,7 +42,7 @@ REFERENCE_INITIALISATIONS = {
     "resnext101": Initialisation(),
     "sknet50": Initialisation(convolution="group fan out", dense="narrow", norm="narrow"),
     "sknet50_paper": Initialisation(convolution="fan out"),
-    "sknet26_paper": Initialisation(convolution="fan out"),
+    "sknet11_4x32d": Initialisation(convolution="fan out"),
 }
 
 

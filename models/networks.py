@@ -64,6 +64,7 @@ class SelectiveKernel:
 class Network:
     """One network of the family.
 
+    `stages` are the blocks of each; without any in the last one the network ends at a sixteenth of the side.
     `width` scales the channels of the stem and of the block outputs, and the number of groups; channels per
     group stay. `stem_pool` is "ceil" (windows start at the first pixel, as MindSpore's "same" and Cadene's
     SENet) or "padded" (one pixel on each side, as torchvision). Without `inner_relu` only the last addition
@@ -84,9 +85,10 @@ class Network:
     norm_momentum: float = 0.1
 
     def __post_init__(self) -> None:
-        if len(self.stages) != len(STAGE_PLANES) or min(self.stages) < 1:
+        if len(self.stages) != len(STAGE_PLANES) or min(self.stages[:-1]) < 1 or self.stages[-1] < 0:
             raise InvalidValueError(
-                f"stages is {self.stages}; allowed are {len(STAGE_PLANES)} block counts of at least 1"
+                f"stages is {self.stages}; allowed are {len(STAGE_PLANES)} block counts,"
+                " of at least 1 but for the last, which may be 0"
             )
         _at_least("groups", self.groups, 1)
         _at_least("base_width", self.base_width, 1)
@@ -178,7 +180,9 @@ _SKNET50_PAPER = replace(
 DESCRIPTIONS = {
     **NETWORKS,
     "sknet50_paper": _SKNET50_PAPER,
-    "sknet26_paper": replace(_SKNET50_PAPER, name="sknet26_paper", stages=(2, 2, 2, 2)),
+    "sknet11_4x32d": replace(
+        _SKNET50_PAPER, name="sknet11_4x32d", stages=(1, 1, 1, 0), groups=4, base_width=32
+    ),
 }
 
 

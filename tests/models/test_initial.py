@@ -17,7 +17,7 @@ def _drawn(**how: Any) -> dict[str, Array]:
 
 @pytest.mark.parametrize("name", DESCRIPTIONS)
 def test_the_references_begin_with_weights_of_the_whole_network(name: str) -> None:
-    network = describe(name, width=1 / 16)
+    network = describe(name, width=1 / 4)
     first, again, other = (
         initial_weights(network, REFERENCE_INITIALISATIONS[name], seed) for seed in (1, 1, 2)
     )

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from models.errors import InvalidValueError
+from models.layers import topology
 from models.networks import NETWORKS, SelectiveKernel, SqueezeExcite, describe
 from models.sizes import measure
 
@@ -37,11 +38,13 @@ def test_the_papers_gate_has_a_norm_instead_of_a_bias() -> None:
     assert (paper.norms, paper.macs) == (reference.norms + 16, reference.macs)
 
 
-def test_sknet26_is_half_as_deep() -> None:
-    """The paper tells 16.8 million parameters."""
-    size = measure(describe("sknet26_paper"))
-    assert round(size.parameters / 1e6, 1) == 16.8
-    assert size.norms == 1 + 8 * 6 + 4
+def test_the_shallow_sknet_has_three_blocks_of_wide_groups() -> None:
+    network = describe("sknet11_4x32d")
+    size = measure(network)
+    assert size.norms == 1 + 3 * 6 + 3  # of the stem, the blocks and their shortcuts
+    assert size.convolutions == 1 + 3 * 4 + 3
+    assert [network.inner_channels(stage) // network.scaled_groups for stage in range(3)] == [32, 64, 128]
+    assert next(layer for layer in topology(network).layers() if layer.name == "fc").inputs == 1024
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -56,8 +59,12 @@ def test_a_width_scales_groups_and_keeps_the_channels_per_group(name: str) -> No
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ({"stages": (3, 4, 6)}, "stages is (3, 4, 6); allowed are 4 block counts of at least 1"),
-        ({"stages": (3, 0, 6, 3)}, "stages is (3, 0, 6, 3); allowed are 4 block counts of at least 1"),
+        (
+            {"stages": (3, 4, 6)},
+            "stages is (3, 4, 6); allowed are 4 block counts, of at least 1 but for the last",
+        ),
+        ({"stages": (3, 4, 0, 0)}, "stages is (3, 4, 0, 0); allowed are 4 block counts, of at least 1"),
+        ({"stages": (3, 4, 6, -1)}, "stages is (3, 4, 6, -1); allowed are 4 block counts, of at least 1"),
         ({"groups": 0}, "groups is 0; allowed is at least 1"),
         ({"base_width": 0}, "base_width is 0; allowed is at least 1"),
         ({"classes": 1}, "classes is 1; allowed is at least 2"),
