@@ -5,11 +5,15 @@ else: it imitates a trained network.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
+from models.errors import InvalidValueError
 from models.layers import Convolution, Dense, Norm, topology
 from models.networks import Network
 from models.weights import Array, uniform
@@ -17,6 +21,7 @@ from models.weights import Array, uniform
 _NARROW_NORM = 0.07
 _NARROW_DENSE = 0.01
 _CUT = 2  # deviations
+_PATCH_STRIDE = 4  # between patches that are looked at; nearer ones say much the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,36 @@ def initial_weights(network: Network, how: Initialisation, seed: int) -> dict[st
         if norm:
             weights |= _norm(generator, norm, how)
     return weights
+
+
+def whitened_stem(network: Network, planes: Iterable[NDArray[np.float32]]) -> Array:
+    """Return a kernel of the stem that parts what small patches of pictures vary in, the most varied first.
+
+    These are the principal components of the patches of some normalised planes (n, 3, side, side), each with both
+    signs since a ReLU follows. A stem that is drawn sees mostly their mean, in all of its channels.
+    """
+    stem = topology(network).stem
+    wanted, size = -(-stem.out_channels // 2), math.prod(stem.shape[1:])
+    if wanted > size:
+        raise InvalidValueError(
+            f"the stem has {stem.out_channels} channels; allowed are at most {2 * size} to begin whitened"
+        )
+    count, total, products = 0, np.zeros(size), np.zeros((size, size))
+    for some in planes:
+        windows = sliding_window_view(some, (stem.kernel, stem.kernel), (2, 3))
+        apart = windows[:, :, ::_PATCH_STRIDE, ::_PATCH_STRIDE].transpose(0, 2, 3, 1, 4, 5)
+        patches = apart.reshape(-1, size).astype(np.float64)
+        count += len(patches)
+        total += patches.sum(axis=0)
+        products += patches.T @ patches
+    mean = total / count
+    components = np.linalg.eigh(products / count - np.outer(mean, mean)).eigenvectors.T[::-1][:wanted]
+    largest = np.abs(components).argmax(axis=1)
+    components *= np.sign(components[np.arange(wanted), largest])[
+        :, None
+    ]  # else the library chooses the sign
+    both = np.concatenate([components, -components])[: stem.out_channels]
+    return both.reshape(stem.shape).astype(np.float32)
 
 
 def _kernel(generator: np.random.Generator, layer: Convolution, how: Initialisation) -> Array:

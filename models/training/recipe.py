@@ -139,11 +139,13 @@ class Precision(_Strict):
 class Start(_Strict):
     """What weights training begins with: drawn as `initialisation` says, or a checkpoint's.
 
-    `reference` is what the reference of the network does. Of a checkpoint with another number of classes all but
-    the classifier is taken if `replaces_head`.
+    `reference` is what the reference of the network does. With `whitens_stem` the first convolution is not drawn,
+    but is the principal components of the training pictures' patches. Of a checkpoint with another number of
+    classes all but the classifier is taken if `replaces_head`.
     """
 
     initialisation: Literal["reference", "fan_in", "fan_out", "fan_out_silent"] = "reference"
+    whitens_stem: bool = False
     checkpoint: str | None = None
     replaces_head: bool = False
 
@@ -296,4 +298,6 @@ def _contradictions(recipe: Recipe) -> list[str]:
         faults.append("precision.loss_scale: dynamic is for f16 and bf16, and not for f32")
     if recipe.start.replaces_head and not recipe.start.checkpoint:
         faults.append("start.replaces_head: there is no start.checkpoint whose head could be replaced")
+    if recipe.start.whitens_stem and recipe.start.checkpoint:
+        faults.append("start.whitens_stem: the stem is start.checkpoint's, and does not begin anew")
     return faults

@@ -5,7 +5,7 @@ and steps, and the best.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,9 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from models.checkpoints import Wish, import_weights, read_checkpoint
 from models.errors import InvalidValueError, TrainingFailedError
-from models.initial import initial_weights
+from models.initial import initial_weights, whitened_stem
 from models.networks import Network
 from models.storage import Mirror, cache_folder, fetched
 from models.training.datasets import Dataset, open_dataset
@@ -36,6 +39,8 @@ _LEARNERS: dict[Framework, str] = {
     "torch": "models.training.torch_learner",
     "mindspore": "models.training.mindspore_learner",
 }
+
+_LOOKED_AT, _AT_ONCE = 1000, 10  # pictures whose patches whiten the stem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +81,7 @@ def run(order: Order) -> Ended:
     point = _resumed(order, shelf, mirror)
     pictures = open_dataset(recipe.data, "train", seed=recipe.seed, classes=network.classes)
     evaluation = _evaluation(recipe, network, pictures)
-    weights = point.state.weights if point else _first_weights(recipe, network)
+    weights = point.state.weights if point else _first_weights(recipe, network, pictures)
     learner = build_learner(order.framework, recipe, weights, device=order.device)
     try:
         if point:
@@ -149,14 +154,14 @@ def _resumed(order: Order, shelf: Shelf, mirror: Mirror | None) -> Savepoint | N
     if not order.is_resumed:
         _check_nothing_there(order, shelf, mirror)
         return None
+    if mirror and not shelf.newest():
+        mirror.fetch(order.folder)
+    newest = shelf.newest()
     if newest is None:
         return None
     point = read_savepoint(newest)
     then, now = as_document(point.recipe), as_document(order.recipe)
     changed = [f"{key} was {then[key]} and is {now[key]}" for key in now if then[key] != now[key]]
-    if mirror and not shelf.newest():
-        mirror.fetch(order.folder)
-    newest = shelf.newest()
     if changed:
         raise InvalidValueError(
             f"the run in {order.folder} had another recipe: {'; '.join(changed)};"
@@ -165,11 +170,6 @@ def _resumed(order: Order, shelf: Shelf, mirror: Mirror | None) -> Savepoint | N
     return point
 
 
-def _check_devices(point: Savepoint, learner: Learner) -> None:
-    if point.devices != learner.world.size:
-        raise InvalidValueError(
-            f"the run was on {point.devices} devices and is resumed on {learner.world.size}; allowed are as many,"
-            " or a new run with start.checkpoint"
 def _check_nothing_there(order: Order, shelf: Shelf, mirror: Mirror | None) -> None:
     if newest := shelf.newest():
         raise InvalidValueError(
@@ -184,6 +184,11 @@ def _check_nothing_there(order: Order, shelf: Shelf, mirror: Mirror | None) -> N
         )
 
 
+def _check_devices(point: Savepoint, learner: Learner) -> None:
+    if point.devices != learner.world.size:
+        raise InvalidValueError(
+            f"the run was on {point.devices} devices and is resumed on {learner.world.size}; allowed are as many,"
+            " or a new run with start.checkpoint"
         )
 
 
@@ -200,8 +205,10 @@ def _evaluation(recipe: Recipe, network: Network, pictures: Dataset) -> Dataset 
     return evaluation
 
 
-def _first_weights(recipe: Recipe, network: Network) -> dict[str, Array]:
+def _first_weights(recipe: Recipe, network: Network, pictures: Dataset) -> dict[str, Array]:
     drawn = initial_weights(network, recipe.start.initial(network.name), recipe.seed)
+    if recipe.start.whitens_stem:
+        drawn["conv1.weight"] = whitened_stem(network, _some_planes(recipe, pictures))
     if not recipe.start.checkpoint:
         return drawn
     path = fetched(recipe.start.checkpoint, cache_folder())
@@ -218,6 +225,15 @@ def _first_weights(recipe: Recipe, network: Network) -> dict[str, Array]:
     if not recipe.start.replaces_head:
         return imported.weights
     return imported.weights | {name: drawn[name] for name in ("fc.weight", "fc.bias")}
+
+
+def _some_planes(recipe: Recipe, pictures: Dataset) -> Iterator[NDArray[np.float32]]:
+    """Yield normalised planes of some training pictures, a few at a time; the same ones for the same seed."""
+    preprocessing = recipe.preprocessing.build()
+    some = np.random.default_rng(recipe.seed).permutation(len(pictures))[:_LOOKED_AT]
+    for part in np.array_split(some, -(-len(some) // _AT_ONCE)):
+        rows = np.stack([preprocessing.rows(pictures.picture(int(index))) for index in part])
+        yield preprocessing.planes(rows)
 
 
 def build_learner(framework: Framework, recipe: Recipe, weights: Weights, *, device: str) -> Learner:

@@ -2,8 +2,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from models.initial import REFERENCE_INITIALISATIONS, Initialisation, initial_weights
+from models.errors import InvalidValueError
+from models.initial import REFERENCE_INITIALISATIONS, Initialisation, initial_weights, whitened_stem
 from models.networks import DESCRIPTIONS, describe
 from models.weights import Array, check_weights
 
@@ -68,3 +70,36 @@ def test_silent_blocks_have_a_last_norm_of_zero() -> None:
     weights = _drawn(is_block_silent=True)
     assert not weights["layer4.0.bn3.weight"].any()
     assert weights["layer4.0.bn2.weight"].all()
+
+
+def _coloured_noise(seed: int) -> NDArray[np.float32]:
+    """Draw planes whose channels and neighbours have much in common, as those of photos have."""
+    noise = np.random.default_rng(seed).normal(size=(8, 3, 40, 40)).cumsum(axis=2).cumsum(axis=3)
+    return (noise + noise.mean(axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_a_whitened_stem_parts_what_patches_vary_in() -> None:
+    network = describe("sknet50", width=0.375)
+    planes = [_coloured_noise(seed) for seed in (1, 2)]
+    kernel = whitened_stem(network, planes)
+    assert kernel.shape == (24, 3, 7, 7)
+    assert np.array_equal(kernel[12:], -kernel[:12])
+    assert kernel.tobytes() == whitened_stem(network, planes).tobytes()
+    rows = kernel[:12].reshape(12, -1)
+    assert rows @ rows.T == pytest.approx(np.eye(12), abs=1e-5)
+    patches = [
+        some[:, :, top : top + 7, left : left + 7].reshape(len(some), -1)
+        for some in planes
+        for top in range(0, 34, 4)
+        for left in range(0, 34, 4)
+    ]
+    covariance = np.cov(np.concatenate(patches) @ rows.T, rowvar=False)
+    variances = covariance.diagonal()
+    assert np.all(np.diff(variances) < 0)
+    correlation = covariance / np.sqrt(np.outer(variances, variances))
+    assert correlation == pytest.approx(np.eye(12), abs=1e-3)
+
+
+def test_a_stem_wider_than_its_patches_cannot_begin_whitened() -> None:
+    with pytest.raises(InvalidValueError, match="the stem has 512 channels; allowed are at most 294"):
+        whitened_stem(describe("sknet50", width=8), [_coloured_noise(1)])

@@ -91,6 +91,7 @@ def test_what_no_recipe_may_say_is_told_with_key_and_value(
         ("augmentation.scale=[0.5, 0.1]", "augmentation.scale"),
         ("precision.loss_scale=dynamic", "precision.loss_scale"),
         ("start.replaces_head=true", "start.replaces_head"),
+        ("start={whitens_stem: true, checkpoint: a.ckpt}", "start.whitens_stem"),
         ("network.width=0.3", "width is 0.3"),
         ("network.name=resnet18", "network is 'resnet18'"),
         ("preprocessing.size=16", "size is 16"),

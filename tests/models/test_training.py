@@ -160,6 +160,23 @@ def test_a_run_that_is_resumed_names_its_best_checkpoint(unbroken: Path, tmp_pat
     assert best.readlink() == name
 
 
+def test_a_training_may_begin_with_a_whitened_stem(tmp_path: Path) -> None:
+    still = {"epochs": 1, "schedule": {"kind": "linear", "rate": 1e-9}}
+    drawn, whitened = (
+        run(ordered(small(start={"whitens_stem": is_whitened}, **still), tmp_path / str(is_whitened)))
+        for is_whitened in (False, True)
+    )
+    assert drawn.newest
+    assert whitened.newest
+    before, after = (read_savepoint(ended.newest).state.weights for ended in (drawn, whitened))
+    differing = {
+        name for name in before if "running" not in name and abs(before[name] - after[name]).max() > 1e-6
+    }
+    assert differing == {"conv1.weight"}
+    half = len(after["conv1.weight"]) // 2
+    assert after["conv1.weight"][half:] == pytest.approx(-after["conv1.weight"][:half], abs=1e-6)
+
+
 def test_only_the_last_checkpoints_and_the_best_are_kept(tmp_path: Path) -> None:
     ended = run(ordered(small(epochs=5, checkpoints={"keep": 1}), tmp_path))
     kept = {path.name for path in (tmp_path / "checkpoints").iterdir() if not path.is_symlink()}
