@@ -51,11 +51,11 @@ def answer(loaded: hub.Loaded) -> np.ndarray:
 def test_a_bundle_comes_back_as_a_module_that_answers_as_what_was_published(
     name: str, tmp_path: Path
 ) -> None:
-    network = describe(name, classes=10, width=1 / 16)
+    network = describe(name, classes=10, width=1 / 4)
     folder = published(network, tmp_path)
     loaded = hub.load(name, weights=folder)
     assert not loaded.module.training
-    assert (loaded.network.classes, loaded.network.width) == (10, 1 / 16)
+    assert (loaded.network.classes, loaded.network.width) == (10, 1 / 4)
     assert loaded.labels == tuple(f"kind {index}" for index in range(10))
     np.testing.assert_allclose(loaded.preprocessing.std, OWN.std, rtol=1e-6)
     np.testing.assert_allclose(loaded.preprocessing.mean, OWN.mean, rtol=1e-6)
