@@ -100,6 +100,13 @@ def test_a_whitened_stem_parts_what_patches_vary_in() -> None:
     assert correlation == pytest.approx(np.eye(12), abs=1e-3)
 
 
+def test_an_odd_stem_lacks_the_sign_of_its_last_component() -> None:
+    kernel = whitened_stem(describe("resnext101", width=3 / 64), [_coloured_noise(1)])
+    assert kernel.shape == (3, 3, 7, 7)
+    assert np.array_equal(kernel[2], -kernel[0])
+    assert not np.allclose(np.abs(kernel[1]), np.abs(kernel[0]))
+
+
 def test_a_stem_wider_than_its_patches_cannot_begin_whitened() -> None:
     with pytest.raises(InvalidValueError, match="the stem has 512 channels; allowed are at most 294"):
         whitened_stem(describe("sknet50", width=8), [_coloured_noise(1)])
