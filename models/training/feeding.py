@@ -26,7 +26,6 @@ class Feed:
 
     def __init__(self, recipe: Recipe, dataset: Dataset, world: World) -> None:
         self._recipe, self._dataset, self._world = recipe, dataset, world
-        self._augmenter = Augmenter(recipe.augmentation, recipe.preprocessing.build())
         rows = recipe.batch * recipe.accumulate * world.size
         self.rows_per_step = rows
         self.steps = len(dataset) // rows
@@ -39,11 +38,12 @@ class Feed:
     def epoch(self, epoch: int, first_step: int) -> Iterator[list[Batch]]:
         """Yield the batches of each step of an epoch, from this step on; what no step would fill is left out."""
         batches = self._batches(epoch, first_step)
+        augmenter = Augmenter(self._recipe.augmentation, self._recipe.preprocessing_of(epoch))
         with ThreadPoolExecutor(self._recipe.data.workers, thread_name_prefix="feed") as threads:
             begun: deque[Future[Batch]] = deque()
             try:
                 for indices in batches:
-                    begun.append(threads.submit(self._batch, epoch, indices))
+                    begun.append(threads.submit(self._batch, augmenter, epoch, indices))
                     if len(begun) == self._recipe.data.workers + _AHEAD + self._recipe.accumulate:
                         yield self._step(begun)
                 while begun:
@@ -63,9 +63,9 @@ class Feed:
         for step in islice(steps, first_step, None):
             yield from step[:, mine]
 
-    def _batch(self, epoch: int, indices: Sequence[int] | NDArray[np.integer]) -> Batch:
+    def _batch(self, augmenter: Augmenter, epoch: int, indices: Sequence[int] | NDArray[np.integer]) -> Batch:
         rows = [
-            self._augmenter.row(self._dataset.picture(int(index)), self._chance(epoch, int(index)))
+            augmenter.row(self._dataset.picture(int(index)), self._chance(epoch, int(index)))
             for index in indices
         ]
         return Batch(rows=np.stack(rows), labels=self._dataset.labels[indices])

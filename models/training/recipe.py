@@ -90,6 +90,11 @@ class PreprocessingChoice(_Strict):
         }
         return replace(PREPROCESSINGS[self.name](self.input_size), **given)
 
+    def shrunk(self, input_size: int) -> "PreprocessingChoice":
+        """Return the same for rows of another size: what is seen of a picture stays."""
+        size = self.size and round(self.size * input_size / self.input_size)
+        return replace(self, input_size=input_size, size=size)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation(_Strict):
@@ -108,6 +113,14 @@ class Augmentation(_Strict):
     brightness: Share = 0.0
     contrast: Share = 0.0
     saturation: Share = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmallFirst(_Strict):
+    """For how many `epochs` training begins with rows of a smaller `input_size`, whose steps take less time."""
+
+    input_size: Count
+    epochs: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +198,7 @@ class Recipe(_Strict):
     data: DataChoice
     preprocessing: PreprocessingChoice = field(default_factory=PreprocessingChoice)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    small_first: SmallFirst | None = None
     epochs: Count
     batch: Count
     accumulate: Count = 1
@@ -198,6 +212,13 @@ class Recipe(_Strict):
     norms: Literal["per_device", "synchronised", "frozen"] = "per_device"
     evaluate_every: Count = 1
     checkpoints: Keeping = field(default_factory=Keeping)
+
+    def preprocessing_of(self, epoch: int) -> Preprocessing:
+        """Return how pictures become rows in an epoch of training, from 0."""
+        small = self.small_first
+        if small and epoch < small.epochs:
+            return self.preprocessing.shrunk(small.input_size).build()
+        return self.preprocessing.build()
 
     def text(self) -> str:
         """Return the recipe as YAML, with every default written out."""
@@ -285,6 +306,7 @@ def _contradictions(recipe: Recipe) -> list[str]:
             build()
         except InvalidValueError as error:
             faults.append(str(error))
+    faults += _faults_of_small_first(recipe)
     faults += recipe.schedule.faults(recipe.epochs)
     data, augmentation = recipe.data, recipe.augmentation
     if data.format == "synthetic" and not data.images:
@@ -300,4 +322,26 @@ def _contradictions(recipe: Recipe) -> list[str]:
         faults.append("start.replaces_head: there is no start.checkpoint whose head could be replaced")
     if recipe.start.whitens_stem and recipe.start.checkpoint:
         faults.append("start.whitens_stem: the stem is start.checkpoint's, and does not begin anew")
+    return faults
+
+
+def _faults_of_small_first(recipe: Recipe) -> list[str]:
+    small, whole = recipe.small_first, recipe.preprocessing.input_size
+    if small is None:
+        return []
+    faults: list[str] = []
+    if small.input_size >= whole:
+        faults.append(
+            f"small_first.input_size: allowed is less than preprocessing.input_size, {whole},"
+            f" and not {small.input_size}"
+        )
+    else:
+        try:
+            recipe.preprocessing_of(0)
+        except InvalidValueError as error:
+            faults.append(f"small_first.input_size: {error}")
+    if small.epochs >= recipe.epochs:
+        faults.append(
+            f"small_first.epochs: allowed is less than epochs, {recipe.epochs}, and not {small.epochs}"
+        )
     return faults

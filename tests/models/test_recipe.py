@@ -102,6 +102,22 @@ def test_contradictions_are_told_before_the_first_step(override: str, told: str,
     assert fault.startswith(told)
 
 
+@pytest.mark.parametrize(
+    ("size", "epochs", "told"),
+    [
+        (64, 1, "small_first.input_size: allowed is less than preprocessing.input_size, 64, and not 64"),
+        (33, 1, "small_first.input_size: input size is 33"),
+        (32, 2, "small_first.epochs: allowed is less than epochs, 2, and not 2"),
+    ],
+)
+def test_small_rows_that_are_not_smaller_or_not_first_are_refused(
+    size: int, epochs: int, told: str, tmp_path: Path
+) -> None:
+    small_first = f"small_first={{input_size: {size}, epochs: {epochs}}}"
+    (fault,) = faults(tmp_path, "preprocessing.input_size=64", small_first)
+    assert fault.startswith(told)
+
+
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     assert len(faults(tmp_path, "epochs=0", "batch=0", "sede=3")) == 3
     assert len(faults(tmp_path, "network.width=0.3", "data.images=0")) == 2
