@@ -6,7 +6,7 @@ A URL is whatever fsspec reaches: s3:// through s3fs, an S3 endpoint such as OBS
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -91,14 +91,12 @@ class Mirror:
         """
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder / ".fetch.lock"):
-            objects, parts = self._place.objects(), {}
-            for name, size in objects.items():
-                file = folder / name
-                if not (file.is_file() and file.stat().st_size == size):
-                    parts[file] = file.with_name(f".{file.name}.part")
-                    self._place.get(name, size, parts[file])
-            for file, part in parts.items():
-                part.replace(file)
+            objects = self._place.objects()
+            missing = [name for name, size in objects.items() if not _has_size(folder / name, size)]
+            parts = {name: (folder / name).with_name(f".{PurePosixPath(name).name}.part") for name in missing}
+            self._place.get_all(parts, objects)
+            for name, part in parts.items():
+                part.replace(folder / name)
         self._sent = {name: _state(folder / name) for name in objects}
 
 
@@ -164,12 +162,22 @@ class _Place:
 
     def get(self, name: str, size: int, target: Path) -> None:
         """Fetch an object, unless it is there in its size."""
-        if target.is_file() and target.stat().st_size == size:
+        if _has_size(target, size):
             return
         with self._told("fetched", name):
             target.parent.mkdir(parents=True, exist_ok=True)
             self.storage.get_file(f"{self.root}/{name}".rstrip("/"), str(target))
             _check_size(target.stat().st_size, size)
+
+    def get_all(self, targets: Mapping[str, Path], sizes: Mapping[str, int]) -> None:
+        """Fetch objects, some at a time; what has arrived when one cannot be had stays there."""
+        with ThreadPoolExecutor(_STREAMS, thread_name_prefix="fetch") as threads:
+            begun = [threads.submit(self.get, name, sizes[name], target) for name, target in targets.items()]
+            try:
+                for one in as_completed(begun):
+                    one.result()
+            finally:
+                threads.shutdown(cancel_futures=True)
 
     def put(self, file: Path, name: str) -> None:
         """Send a file, which appears there at once."""
@@ -207,6 +215,10 @@ def _state(file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
+def _has_size(file: Path, size: int) -> bool:
+    return file.is_file() and file.stat().st_size == size
+
+
 def _check_size(arrived: int, sent: int) -> None:
     if arrived != sent:
         raise OSError(f"{arrived} of its {sent} bytes arrived")
@@ -225,17 +237,12 @@ def _fetch(place: _Place, copy: Path) -> None:
     for name, file in _visible(part).items():
         if name not in objects:  # it was there when the fetch began that broke off
             file.unlink()
-    with ThreadPoolExecutor(_STREAMS, thread_name_prefix="fetch") as threads:
-        begun = [threads.submit(place.get, name, size, part / name) for name, size in objects.items()]
-        try:
-            for one in as_completed(begun):
-                one.result()
-        except TransferFailedError as error:
-            raise TransferFailedError(
-                f"{error}; what arrived is kept in {part}, and the next try goes on from there"
-            ) from error
-        finally:
-            threads.shutdown(cancel_futures=True)
+    try:
+        place.get_all({name: part / name for name in objects}, objects)
+    except TransferFailedError as error:
+        raise TransferFailedError(
+            f"{error}; what arrived is kept in {part}, and the next try goes on from there"
+        ) from error
     part.rename(copy)
 
 
