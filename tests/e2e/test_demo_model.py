@@ -34,8 +34,8 @@ def pictures(file: Path) -> Iterator[tuple[str, bytes]]:
 def test_the_share_of_pictures_that_it_knows_is_that_of_its_manifest() -> None:
     if not PICTURES.exists():
         pytest.skip(f"{PICTURES} is missing: the demo model is not tried on real pictures")
-    promised = manifest_of(DEMO / "sknet50/1")["accuracy"]["top1"]
-    with running(DEMO) as server, httpx.Client(base_url=f"{server.rest}/v1/models/sknet50") as client:
+    promised = manifest_of(DEMO / "cifar10/1")["accuracy"]["top1"]
+    with running(DEMO) as server, httpx.Client(base_url=f"{server.rest}/v1/models/cifar10") as client:
         found = [
             client.post("/classify?top_k=1", content=body).json()["results"][0]["classes"][0]["label"] == name
             for name, body in pictures(PICTURES)

@@ -11,7 +11,7 @@ from models.training.datasets import CIFAR10_NAMES
 from models.training.recipe import Recipe, read_recipe
 
 DEMO = Path(__file__).parents[2] / "models/demo"
-BUNDLE = DEMO / "sknet50/1"
+BUNDLE = DEMO / "cifar10/1"
 MOST_BYTES = 8_000_000
 PICTURES = 10_000  # of CIFAR-10's test set
 
@@ -27,7 +27,7 @@ def recipe() -> Recipe:
 
 
 def test_it_is_one_small_bundle() -> None:
-    assert [path.name for path in DEMO.iterdir() if path.is_dir()] == ["sknet50"]
+    assert [path.name for path in DEMO.iterdir() if path.is_dir()] == ["cifar10"]
     assert size_of(BUNDLE) <= MOST_BYTES
 
 
