@@ -90,10 +90,10 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def _format(head: bytes) -> Format:
     if head.startswith(b"PK\x03\x04"):
         return "pth"
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _MAX_HEADER_BYTES:
+        return "safetensors"  # whose first byte may be any
     if head.startswith(b"\x80"):
         return "legacy pth"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _MAX_HEADER_BYTES:
-        return "safetensors"
     if head.startswith(b"\x0a"):
         return "ckpt"
     if head[1:4] == _ENCRYPTED:

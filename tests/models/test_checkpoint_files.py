@@ -188,6 +188,16 @@ def test_a_type_of_safetensors_that_is_no_weight_is_refused(kind: str, tmp_path:
         read_checkpoint(file)
 
 
+@pytest.mark.parametrize("length", [0x280, 0x10A])
+def test_safetensors_are_told_whatever_the_length_of_their_header(length: int, tmp_path: Path) -> None:
+    """A length of 0x280 begins as a pickle does, one of 0x10a as MindSpore's files."""
+    header = b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'.ljust(length)
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + header + np.float32(5).tobytes())
+    found = read_checkpoint(path)
+    assert (found.format, found.tensors["a"]) == ("safetensors", 5)
+
+
 def test_bfloat16_of_safetensors_becomes_float32(tmp_path: Path) -> None:
     header = b'{"w":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
     file = tmp_path / "brain.safetensors"
