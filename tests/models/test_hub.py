@@ -168,13 +168,13 @@ def test_mindspore_answers_as_pytorch_from_the_same_bundle(tmp_path: Path) -> No
 
 def test_the_example_of_the_readme_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = published(describe("sknet50", **SMALL), tmp_path)
-    (tmp_path / "models/sknet50").mkdir(parents=True)
-    folder.rename(tmp_path / "models/sknet50/1")
+    network = describe("sknet11_4x32d", classes=5, width=0.25)
+    folder = published(network, tmp_path)
+    (tmp_path / "models/demo/cifar10").mkdir(parents=True)
+    folder.rename(tmp_path / "models/demo/cifar10/1")
     photo(90, 80).save("photo.jpg")
     names: dict[str, object] = {}
     exec(example("hub.load"), names)
     row = OWN.rows(Image.open("photo.jpg"))
-    network = describe("sknet50", **SMALL)
     wanted = torch_network.logits(network, random_weights(network, seed=1), OWN.planes(row[np.newaxis]))
     assert names["label"] == f"kind {wanted.argmax()}"

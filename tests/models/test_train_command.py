@@ -7,9 +7,9 @@ CHECK = ["train", "demo", "--check"]
 
 
 def test_overrides_stand_before_flags_and_behind_them(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "demo", "epochs=7", "--check", "--device", "cpu", "schedule.rate=0.3"]) == 0
+    assert main(["train", "demo", "epochs=37", "--check", "--device", "cpu", "schedule.rate=0.3"]) == 0
     recipe = yaml.safe_load(capsys.readouterr().out)
-    assert (recipe["epochs"], recipe["schedule"]["rate"]) == (7, 0.3)
+    assert (recipe["epochs"], recipe["schedule"]["rate"]) == (37, 0.3)
 
 
 @pytest.mark.parametrize(
