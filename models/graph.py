@@ -17,6 +17,7 @@ from models.layers import (
     Convolution,
     Dense,
     Norm,
+    PlainBlock,
     SelectiveKernelLayers,
     SqueezeExciteLayers,
     topology,
@@ -46,9 +47,13 @@ def deployment_graph(network: Network, weights: dict[str, Array], preprocessing:
     model = _empty_model(network, preprocessing.crop)
     writer = _Writer(weights=weights, graph=model.graph)
     x = _normalised(writer, preprocessing)
-    x = _stem_pool(writer, writer.relu(writer.convolution(x, layers.stem)), network)
+    x = writer.relu(writer.convolution(x, layers.stem))
+    x = x if network.is_plain else _stem_pool(writer, x, network)
     for block in layers.blocks:
-        x = _block(writer, x, block, inner_relu=network.inner_relu)
+        if isinstance(block, PlainBlock):
+            x = _plain_block(writer, x, block)
+        else:
+            x = _block(writer, x, block, inner_relu=network.inner_relu)
     x = writer.add("GlobalAveragePool", x, name="mean")
     x = writer.add("Flatten", x, name="features", axis=1)
     writer.head(x, layers.head)
@@ -120,11 +125,19 @@ class _Writer:
             scale, before_shift = self._affine(before)
             shift = shift + (kernel[:, :, 0, 0] * before_shift).sum(axis=1)
             kernel = kernel * scale[None, :, None, None]
+        return self._convolution(x, layer, weight=kernel.astype(np.float32), bias=shift.astype(np.float32))
+
+    def pooled_convolution(self, x: str, layer: Convolution) -> str:
+        """Add a convolution, a pool of 2x2, and the convolution's norm, which does not fold in past the pool."""
+        x = self._convolution(x, layer, weight=self.weights.pop(f"{layer.name}.weight"))
+        x = self.add("MaxPool", x, name=f"{layer.name}.pool", kernel_shape=[2, 2], strides=[2, 2])
+        return self.norm(x, layer.norm)
+
+    def _convolution(self, x: str, layer: Convolution, **parameters: Array) -> str:
         return self.add(
             "Conv",
             x,
-            self.constant(f"{layer.name}.weight", kernel.astype(np.float32)),
-            self.constant(f"{layer.name}.bias", shift.astype(np.float32)),
+            *(self.constant(f"{layer.name}.{name}", array) for name, array in parameters.items()),
             name=layer.name,
             kernel_shape=[layer.kernel] * 2,
             strides=[layer.stride] * 2,
@@ -200,6 +213,12 @@ def _block(writer: _Writer, x: str, block: Block, *, inner_relu: bool) -> str:
     return writer.relu(writer.add("Add", y, shortcut, name=block.name))
 
 
+def _plain_block(writer: _Writer, x: str, block: PlainBlock) -> str:
+    convolution = writer.pooled_convolution if block.has_pool else writer.convolution
+    y = writer.relu(convolution(x, block.first))
+    return writer.relu(writer.norm(_selected(writer, y, block, block.gate), block.gate.norm))
+
+
 def _expanded(writer: _Writer, x: str, block: Block, norm: Norm, *, inner_relu: bool) -> str:
     if inner_relu:
         return writer.convolution(writer.relu(writer.norm(x, norm)), block.expand)
@@ -213,7 +232,7 @@ def _excited(writer: _Writer, x: str, block: Block, gate: SqueezeExciteLayers) -
     return writer.add("Mul", x, y, name=f"{block.name}.se")
 
 
-def _selected(writer: _Writer, x: str, block: Block, gate: SelectiveKernelLayers) -> str:
+def _selected(writer: _Writer, x: str, block: Block | PlainBlock, gate: SelectiveKernelLayers) -> str:
     name = f"{block.name}.sk"
     branches = [writer.relu(writer.convolution(x, branch)) for branch in block.branches]
     shares = _shares(writer, _sum(writer, branches, f"{name}.all"), name, gate)

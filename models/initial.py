@@ -18,6 +18,7 @@ from models.layers import Convolution, Dense, Norm, topology
 from models.networks import Network
 from models.weights import Array, uniform
 
+_IDENTITY = 3  # the side of kernels that can begin as one
 _NARROW_NORM = 0.07
 _NARROW_DENSE = 0.01
 _CUT = 2  # deviations
@@ -29,7 +30,9 @@ class Initialisation:
     """How weights are drawn; norms begin with bias and mean 0 and variance 1.
 
     `convolution` is "fan in" (uniform within 1 / sqrt(fan-in), as PyTorch draws), "fan out" (normal, of variance
-    2 / fan-out) or "group fan out" (the fan-out of one group, as where groups are convolutions of their own).
+    2 / fan-out) or "group fan out" (the fan-out of one group, as where groups are convolutions of their own). With
+    `is_3x3_identity` a 3x3 convolution of one group begins by passing its channels on, and what it has beyond
+    those is drawn.
     `dense` is "fan in" for weight and bias, or "narrow": normal of deviation 0.01, cut at 0.02, and bias 0.
     `norm` is "one", or "narrow": uniform within 0.07, and one for SK branches. With `is_block_silent` the last norm
     of each block begins with 0, so that at first the block does nothing.
@@ -39,6 +42,7 @@ class Initialisation:
     dense: Literal["fan in", "narrow"] = "fan in"
     norm: Literal["one", "narrow"] = "one"
     is_block_silent: bool = False
+    is_3x3_identity: bool = False
 
 
 # What the code of the references does; their He initialisation and silent blocks are written down, but never run.
@@ -47,7 +51,7 @@ REFERENCE_INITIALISATIONS = {
     "resnext101": Initialisation(),
     "sknet50": Initialisation(convolution="group fan out", dense="narrow", norm="narrow"),
     "sknet50_paper": Initialisation(convolution="fan out"),
-    "sknet11_4x32d": Initialisation(convolution="fan out"),
+    "sknet8": Initialisation(convolution="fan out"),
 }
 
 
@@ -58,7 +62,10 @@ def initial_weights(network: Network, how: Initialisation, seed: int) -> dict[st
     for layer in topology(network).layers():
         norm = layer if isinstance(layer, Norm) else layer.norm
         if isinstance(layer, Convolution):
-            weights[f"{layer.name}.weight"] = _kernel(generator, layer, how)
+            kernel = _kernel(generator, layer, how)
+            if how.is_3x3_identity and layer.kernel == _IDENTITY and layer.groups == 1:
+                _pass_on(kernel)
+            weights[f"{layer.name}.weight"] = kernel
         elif isinstance(layer, Dense):
             weights |= _dense(generator, layer, how)
         if norm:
@@ -103,6 +110,13 @@ def _kernel(generator: np.random.Generator, layer: Convolution, how: Initialisat
     groups = layer.groups if how.convolution == "group fan out" else 1
     fan_out = layer.out_channels // groups * layer.kernel**2
     return np.float32((2 / fan_out) ** 0.5) * generator.standard_normal(layer.shape, np.float32)
+
+
+def _pass_on(kernel: Array) -> None:
+    """Make the first outputs of a kernel (out, in, 3, 3) what enters, one channel each."""
+    channels, centre = min(kernel.shape[:2]), _IDENTITY // 2
+    kernel[:channels] = 0
+    kernel[range(channels), range(channels), centre, centre] = 1
 
 
 def _dense(generator: np.random.Generator, layer: Dense, how: Initialisation) -> dict[str, Array]:

@@ -5,7 +5,7 @@ then `se.fc1`, `se.fc2` for an SE gate and `branches.0.conv`, `sk.fuse`, `sk.sel
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from models.networks import Network, SelectiveKernel, SqueezeExcite
@@ -131,11 +131,30 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlainBlock:
+    """A 3x3 convolution, with `has_pool` a pool of 2x2 before its norm, and 3x3 branches under an SK gate."""
+
+    name: str
+    first: Convolution
+    has_pool: bool
+    branches: tuple[Convolution, ...]
+    gate: SelectiveKernelLayers
+
+    def layers(self) -> Iterator[Layer]:
+        """Yield every layer in the order of computation."""
+        yield self.first
+        yield from self.branches
+        yield self.gate.fuse
+        yield from self.gate.selects
+        yield self.gate.norm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
     """All layers of a network: stem, pool, blocks, global mean, head."""
 
     stem: Convolution
-    blocks: tuple[Block, ...]
+    blocks: tuple[Block | PlainBlock, ...]
     head: Dense
 
     def layers(self) -> Iterator[Layer]:
@@ -152,11 +171,12 @@ class Topology:
 
 def topology(network: Network) -> Topology:
     """Return the layers of the network that is described."""
-    blocks: list[Block] = []
+    blocks: list[Block | PlainBlock] = []
     channels = network.stem_channels
+    block = _plain_block if network.is_plain else _block
     for stage, count in enumerate(network.stages):
         for index in range(count):
-            blocks.append(_block(network, stage, index, channels))
+            blocks.append(block(network, stage, index, channels))
             channels = network.out_channels(stage)
     return Topology(
         stem=Convolution(
@@ -164,8 +184,8 @@ def topology(network: Network) -> Topology:
             norm=_norm(network, "bn1", network.stem_channels),
             in_channels=3,
             out_channels=network.stem_channels,
-            kernel=7,
-            stride=2,
+            kernel=3 if network.is_plain else 7,
+            stride=1 if network.is_plain else 2,
         ),
         blocks=tuple(blocks),
         head=Dense(name="fc", inputs=channels, outputs=network.classes),
@@ -187,6 +207,20 @@ def _block(network: Network, stage: int, index: int, in_channels: int) -> Block:
         else _pointwise(
             f"{name}.downsample.0", _norm(network, f"{name}.downsample.1", out), in_channels, stride
         ),
+    )
+
+
+def _plain_block(network: Network, stage: int, index: int, in_channels: int) -> PlainBlock:
+    name, channels = f"layer{stage + 1}.{index}", network.out_channels(stage)
+    if not isinstance(network.gate, SelectiveKernel):
+        raise TypeError(f"gate is {network.gate}")  # which no description of a plain network lets happen
+    first = _pointwise(f"{name}.conv1", _norm(network, f"{name}.bn1", channels), in_channels)
+    return PlainBlock(
+        name=name,
+        first=replace(first, kernel=3),
+        has_pool=index == 0,
+        branches=_branches(network, name, channels, stride=1),
+        gate=_selection(network, network.gate, name, channels),
     )
 
 
@@ -229,15 +263,19 @@ def _gate(
                 fc2=Dense(name=f"{block}.se.fc2", inputs=hidden, outputs=out),
             )
         case SelectiveKernel() as gate:
-            hidden = gate.hidden_channels(inner)
-            norm = _norm(network, f"{block}.sk.norm", hidden) if gate.has_fuse_norm else None
-            return SelectiveKernelLayers(
-                fuse=Dense(name=f"{block}.sk.fuse", inputs=inner, outputs=hidden, norm=norm),
-                selects=tuple(
-                    Dense(name=f"{block}.sk.select.{branch}", inputs=hidden, outputs=inner)
-                    for branch in range(gate.branches)
-                ),
-                norm=_norm(network, f"{block}.bn2", inner),
-            )
+            return _selection(network, gate, block, inner)
         case None:
             return None
+
+
+def _selection(network: Network, gate: SelectiveKernel, block: str, channels: int) -> SelectiveKernelLayers:
+    hidden = gate.hidden_channels(channels)
+    norm = _norm(network, f"{block}.sk.norm", hidden) if gate.has_fuse_norm else None
+    return SelectiveKernelLayers(
+        fuse=Dense(name=f"{block}.sk.fuse", inputs=channels, outputs=hidden, norm=norm),
+        selects=tuple(
+            Dense(name=f"{block}.sk.select.{branch}", inputs=hidden, outputs=channels)
+            for branch in range(gate.branches)
+        ),
+        norm=_norm(network, f"{block}.bn2", channels),
+    )

@@ -1,4 +1,4 @@
-"""Describe the three networks as data: one family of bottleneck blocks with no gate, an SE or an SK gate.
+"""Describe the networks as data: bottleneck blocks with no gate, an SE or an SK gate, or plain blocks with an SK gate.
 
 A description is valid once it exists; layers.py turns it into layers.
 """
@@ -71,6 +71,10 @@ class Network:
     of a block, the stem and the SK branches have a ReLU, which is how the SKNet50 reference was trained.
     `norm_momentum` is the share of a new batch in the norms' running statistics, 1 less what MindSpore calls
     momentum; SK branches have their own.
+
+    A plain network is for small pictures: its stem keeps the side and has no `stem_pool`; its blocks have as
+    many channels as `planes` says, times `width`, in one group, and neither expansion nor shortcut; the first
+    block of each stage halves the side by a pool.
     """
 
     name: str
@@ -78,9 +82,11 @@ class Network:
     groups: int
     base_width: int
     gate: SqueezeExcite | SelectiveKernel | None
-    stem_pool: Literal["ceil", "padded"]
+    stem_pool: Literal["ceil", "padded"] | None
     inner_relu: bool
     classes: int
+    is_plain: bool = False
+    planes: tuple[int, int, int, int] = STAGE_PLANES
     width: float = 1.0
     norm_momentum: float = 0.1
 
@@ -93,8 +99,18 @@ class Network:
         _at_least("groups", self.groups, 1)
         _at_least("base_width", self.base_width, 1)
         _at_least("classes", self.classes, 2)
-        if self.stem_pool not in ("ceil", "padded"):
+        if min(self.planes) < 1:
+            raise InvalidValueError(f"planes is {self.planes}; allowed are at least 1")
+        if self.is_plain and self.stem_pool:
+            raise InvalidValueError(
+                f"stem_pool is {self.stem_pool!r}; {self.name} is a plain network and has none"
+            )
+        if not self.is_plain and self.stem_pool not in ("ceil", "padded"):
             raise InvalidValueError(f"stem_pool is {self.stem_pool!r}; allowed are 'ceil' and 'padded'")
+        if self.is_plain and not (isinstance(self.gate, SelectiveKernel) and self.inner_relu):
+            raise InvalidValueError(
+                f"gate of a plain network is {self.gate}; allowed is an SK gate, with inner_relu"
+            )
         if not (math.isfinite(self.width) and 0 < self.width <= MAX_WIDTH):
             raise InvalidValueError(f"width is {self.width}; allowed is more than 0, at most {MAX_WIDTH}")
         _check_momentum("norm_momentum", self.norm_momentum)
@@ -108,20 +124,26 @@ class Network:
     @property
     def scaled_groups(self) -> int:
         """Return the groups of each 3x3 convolution."""
-        return round(self.groups * self.width)
+        return 1 if self.is_plain else round(self.groups * self.width)
 
     def inner_channels(self, stage: int) -> int:
         """Return the channels of the 3x3 convolutions of a stage, counted from 0."""
-        return STAGE_PLANES[stage] * self.base_width // STEM_CHANNELS * self.scaled_groups
+        if self.is_plain:
+            return round(self.planes[stage] * self.width)
+        return self.planes[stage] * self.base_width // STEM_CHANNELS * self.scaled_groups
 
     def out_channels(self, stage: int) -> int:
         """Return the channels that leave a stage, counted from 0."""
-        return round(EXPANSION * STAGE_PLANES[stage] * self.width)
+        return round((1 if self.is_plain else EXPANSION) * self.planes[stage] * self.width)
 
     def _check_width(self) -> None:
-        counts = {"groups": self.groups * self.width, "stem channels": STEM_CHANNELS * self.width}
+        counts = {} if self.is_plain else {"groups": self.groups * self.width}
+        counts["stem channels"] = STEM_CHANNELS * self.width
+        if self.is_plain:
+            for stage, planes in enumerate(self.planes):
+                counts[f"channels in stage {stage + 1}"] = planes * self.width
         if isinstance(self.gate, SqueezeExcite):
-            counts["gate channels"] = EXPANSION * STAGE_PLANES[0] * self.width / self.gate.reduction
+            counts["gate channels"] = EXPANSION * self.planes[0] * self.width / self.gate.reduction
         for what, count in counts.items():
             if count != int(count):
                 raise InvalidValueError(
@@ -180,8 +202,13 @@ _SKNET50_PAPER = replace(
 DESCRIPTIONS = {
     **NETWORKS,
     "sknet50_paper": _SKNET50_PAPER,
-    "sknet11_4x32d": replace(
-        _SKNET50_PAPER, name="sknet11_4x32d", stages=(1, 1, 1, 0), groups=4, base_width=32
+    "sknet8": replace(
+        _SKNET50_PAPER,
+        name="sknet8",
+        stem_pool=None,
+        is_plain=True,
+        stages=(1, 1, 1, 0),
+        planes=(128, 320, 448, 448),
     ),
 }
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from models.errors import InvalidValueError
-from models.layers import Convolution, Dense, topology
+from models.layers import Convolution, Dense, PlainBlock, topology
 from models.networks import Network
 
 SIZE_STEP = 4
@@ -52,12 +52,16 @@ def _macs(network: Network, input_size: int) -> int:
     layers = topology(network)
     size = layers.stem.output_size(input_size)
     total = math.prod(layers.stem.shape) * size**2
-    size //= 2  # the stem's pool, of an even map
+    if not network.is_plain:
+        size //= 2  # the stem's pool, of an even map
     for block in layers.blocks:
-        total += math.prod(block.reduce.shape) * size**2
+        first = block.first if isinstance(block, PlainBlock) else block.reduce
+        total += math.prod(first.shape) * size**2
+        if isinstance(block, PlainBlock) and block.has_pool:
+            size //= 2
         size = block.branches[0].output_size(size)
         for layer in block.layers():
-            if isinstance(layer, Convolution) and layer is not block.reduce:
+            if isinstance(layer, Convolution) and layer is not first:
                 total += math.prod(layer.shape) * size**2
             elif isinstance(layer, Dense):
                 total += layer.inputs * layer.outputs

@@ -7,6 +7,7 @@ add a bias. Their statistics are gone, so that it is nothing to go on training w
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -45,9 +46,7 @@ def unfold(bundle: Path) -> Unfolded:
     described = describe(
         manifest["network"]["name"], classes=manifest["classes"], width=manifest["network"]["width"]
     )
-    (pool,) = (node for node in graph.node if node.op_type == "MaxPool")
-    is_padded = any(attribute.name == "pads" for attribute in pool.attribute)
-    network = replace(described, stem_pool="padded" if is_padded else "ceil")
+    network = described if described.is_plain else replace(described, stem_pool=_stem_pool(graph))
     weights = _weights(network, constants)
     check_weights(network, weights)
     return Unfolded(
@@ -72,22 +71,31 @@ def _graph(bundle: Path, digests: list[str]) -> onnx.GraphProto:
         raise InvalidValueError(f"{file} is no ONNX file") from error
 
 
+def _stem_pool(graph: onnx.GraphProto) -> Literal["ceil", "padded"]:
+    (pool,) = (node for node in graph.node if node.op_type == "MaxPool")
+    return "padded" if any(attribute.name == "pads" for attribute in pool.attribute) else "ceil"
+
+
 def _weights(network: Network, constants: Constants) -> dict[str, Array]:
     weights: dict[str, Array] = {}
     for layer in topology(network).layers():
         if isinstance(layer, Norm):
-            weights |= _norm(
-                layer, constants.get(f"{layer.name}.shift"), constants.get(f"{layer.name}.scale")
-            )
+            weights |= _scaling(layer, constants)
             continue
-        weight, bias = (constants[f"{layer.name}.{part}"] for part in ("weight", "bias"))
         shape = layer.shape if isinstance(layer, Convolution) else (layer.outputs, layer.inputs)
-        weights[f"{layer.name}.weight"] = weight.reshape(shape).astype(np.float32)
-        if layer.norm:
+        weights[f"{layer.name}.weight"] = constants[f"{layer.name}.weight"].reshape(shape).astype(np.float32)
+        bias = constants.get(f"{layer.name}.bias")
+        if layer.norm and bias is None:
+            weights |= _scaling(layer.norm, constants)
+        elif layer.norm:
             weights |= _norm(layer.norm, bias)
         elif isinstance(layer, Dense):
-            weights[f"{layer.name}.bias"] = bias.astype(np.float32)
+            weights[f"{layer.name}.bias"] = constants[f"{layer.name}.bias"].astype(np.float32)
     return weights
+
+
+def _scaling(norm: Norm, constants: Constants) -> dict[str, Array]:
+    return _norm(norm, constants.get(f"{norm.name}.shift"), constants.get(f"{norm.name}.scale"))
 
 
 def _norm(

@@ -11,6 +11,7 @@ from models.errors import InvalidValueError
 from models.layers import (
     Convolution,
     Norm,
+    PlainBlock,
     SelectiveKernelLayers,
     Shapes,
     SqueezeExciteLayers,
@@ -94,15 +95,18 @@ def _norm_gains(network: Network, layers: Topology) -> dict[str, float]:
     inner_gain = relu_gain if network.inner_relu else 1.0
     gains = {layers.stem.norm.name: relu_gain}
     for block in layers.blocks:
-        gains[block.reduce.norm.name] = inner_gain
         gains |= {branch.norm.name: relu_gain for branch in block.branches}
-        gains[block.expand.norm.name] = len(layers.blocks) ** -0.5
-        if isinstance(block.gate, SqueezeExciteLayers):
-            gains[block.expand.norm.name] *= 2  # a sigmoid of about a half follows
         if isinstance(block.gate, SelectiveKernelLayers):
             gains[block.gate.norm.name] = inner_gain
             if block.gate.fuse.norm:
                 gains[block.gate.fuse.norm.name] = relu_gain
+        if isinstance(block, PlainBlock):
+            gains[block.first.norm.name] = relu_gain
+            continue
+        gains[block.reduce.norm.name] = inner_gain
+        gains[block.expand.norm.name] = len(layers.blocks) ** -0.5
+        if isinstance(block.gate, SqueezeExciteLayers):
+            gains[block.expand.norm.name] *= 2  # a sigmoid of about a half follows
         if block.shortcut:
             gains[block.shortcut.norm.name] = relu_gain
     return gains

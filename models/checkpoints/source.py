@@ -74,7 +74,7 @@ def _accuracy(origin: Origin) -> AccuracySection | None:
     return AccuracySection(dataset=origin.recipe.data.evaluation_name, **asdict(origin.accuracy))
 
 
-def _stem_pool(imported: Imported, path: Path) -> Literal["ceil", "padded"]:
+def _stem_pool(imported: Imported, path: Path) -> Literal["ceil", "padded"] | None:
     pools = {dialect.stem_pool or imported.network.stem_pool for dialect in imported.dialects}
     if len(pools) > 1:
         names = " or ".join(dialect.name for dialect in imported.dialects)

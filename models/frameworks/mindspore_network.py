@@ -19,6 +19,7 @@ from models.layers import (
     Block,
     Convolution,
     Dense,
+    PlainBlock,
     SelectiveKernelLayers,
     SqueezeExciteLayers,
     topology,
@@ -42,17 +43,15 @@ class ResNeXt(nn.Cell):
         self.conv1, self.bn1 = _convolution(layers.stem), Norm(layers.stem.norm)
         self.pool = _stem_pool(network)
         self.layer1, self.layer2, self.layer3, self.layer4 = (
-            nn.SequentialCell(
-                [Bottleneck(block, network, is_split=is_split) for block in islice(blocks, count)]
-            )
+            nn.SequentialCell([_block(block, network, is_split=is_split) for block in islice(blocks, count)])
             for count in network.stages
         )
         self.fc = _dense(layers.head)
 
     def construct(self, planes: Tensor) -> Tensor:
         """Return the logits (n, classes) of normalised planes (n, 3, side, side)."""
-        x = self.pool(ops.relu(self.bn1(self.conv1(planes))))  # (n, stem, side / 4, side / 4)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (n, c, side / 32, side / 32)
+        x = self.pool(ops.relu(self.bn1(self.conv1(planes))))  # (n, stem, h, w)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (n, c, smaller h, smaller w)
         return self.fc(ops.mean(x, (2, 3)))
 
 
@@ -84,6 +83,22 @@ class Bottleneck(nn.Cell):
         y = self.inner(self.bn2(y))  # (n, inner, h / stride, w / stride)
         y = self.se(self.bn3(self.conv3(y)))  # (n, out, h / stride, w / stride)
         return ops.relu(y + self.downsample(x))
+
+
+class Plain(nn.Cell):
+    """A block: 3x3 convolution, pool, several that an SK gate mixes."""
+
+    def __init__(self, block: PlainBlock, *, is_split: bool) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = _convolution(block.first), Norm(block.first.norm)
+        self.pool = nn.MaxPool2d(2, 2) if block.has_pool else nn.Identity()
+        self.branches = nn.CellList([Branch(branch, is_split=is_split) for branch in block.branches])
+        self.sk, self.bn2 = SelectiveKernel(block.gate), Norm(block.gate.norm)
+
+    def construct(self, x: Tensor) -> Tensor:  # (n, in, h, w)
+        """Return the block's output, (n, out, h / 2, w / 2) with a pool."""
+        y = ops.relu(self.bn1(self.pool(self.conv1(x))))  # (n, out, h / 2, w / 2)
+        return ops.relu(self.bn2(self.sk(_each(self.branches, y))))
 
 
 class SqueezeExcite(nn.Cell):
@@ -216,7 +231,15 @@ def _dense(layer: Dense) -> nn.Dense:
     return nn.Dense(layer.inputs, layer.outputs, has_bias=layer.norm is None)
 
 
+def _block(block: Block | PlainBlock, network: Network, *, is_split: bool) -> nn.Cell:
+    if isinstance(block, PlainBlock):
+        return Plain(block, is_split=is_split)
+    return Bottleneck(block, network, is_split=is_split)
+
+
 def _stem_pool(network: Network) -> nn.Cell:
+    if network.is_plain:
+        return nn.Identity()
     if network.stem_pool == "ceil":
         return nn.MaxPool2d(3, 2, pad_mode="same")
     # Zeros never win after a ReLU. The pool's own padding makes it a 3D one, which is in no exported format.

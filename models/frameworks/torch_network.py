@@ -18,6 +18,7 @@ from models.layers import (
     Convolution,
     Dense,
     Norm,
+    PlainBlock,
     SelectiveKernelLayers,
     SqueezeExciteLayers,
     topology,
@@ -35,18 +36,17 @@ class ResNeXt(nn.Module):
         blocks = iter(layers.blocks)
         self.network = network
         self.conv1, self.bn1 = _convolution(layers.stem), _norm(layers.stem.norm)
-        edges = {"ceil_mode": True} if network.stem_pool == "ceil" else {"padding": 1}
-        self.pool = nn.MaxPool2d(3, stride=2, **edges)
+        self.pool = _stem_pool(network)
         self.layer1, self.layer2, self.layer3, self.layer4 = (
-            nn.Sequential(*(Bottleneck(block, network) for block in islice(blocks, count)))
+            nn.Sequential(*(_block(block, network) for block in islice(blocks, count)))
             for count in network.stages
         )
         self.fc = _dense(layers.head)
 
     def forward(self, planes: Tensor) -> Tensor:
         """Return the logits (n, classes) of normalised planes (n, 3, side, side)."""
-        x = self.pool(self.bn1(self.conv1(planes)).relu())  # (n, stem, side / 4, side / 4)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (n, c, side / 32, side / 32)
+        x = self.pool(self.bn1(self.conv1(planes)).relu())  # (n, stem, h, w)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (n, c, smaller h, smaller w)
         logits: Tensor = self.fc(x.mean((2, 3)))
         return logits
 
@@ -79,6 +79,24 @@ class Bottleneck(nn.Module):
         y = self.se(self.bn3(self.conv3(y)))  # (n, out, h / stride, w / stride)
         total: Tensor = y + self.downsample(x)
         return total.relu()
+
+
+class Plain(nn.Module):
+    """A block: 3x3 convolution, pool, several that an SK gate mixes."""
+
+    def __init__(self, block: PlainBlock) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = _convolution(block.first), _norm(block.first.norm)
+        self.pool = nn.MaxPool2d(2) if block.has_pool else nn.Identity()
+        self.branches = nn.ModuleList(Branch(branch) for branch in block.branches)
+        self.sk, self.bn2 = SelectiveKernel(block.gate), _norm(block.gate.norm)
+
+    def forward(self, x: Tensor) -> Tensor:  # (n, in, h, w)
+        """Return the block's output, (n, out, h / 2, w / 2) with a pool."""
+        y = self.bn1(self.pool(self.conv1(x))).relu()  # (n, out, h / 2, w / 2)
+        y = self.bn2(self.sk([branch(y) for branch in self.branches]))
+        output: Tensor = y.relu()
+        return output
 
 
 class SqueezeExcite(nn.Module):
@@ -134,6 +152,17 @@ class SelectiveKernel(nn.Module):
 def _sum(maps: list[Tensor]) -> Tensor:
     """Return the sum; of a stack it would be slower, since that has no channels that come last."""
     return reduce(add, maps)
+
+
+def _stem_pool(network: Network) -> nn.Module:
+    if network.is_plain:
+        return nn.Identity()
+    edges = {"ceil_mode": True} if network.stem_pool == "ceil" else {"padding": 1}
+    return nn.MaxPool2d(3, stride=2, **edges)
+
+
+def _block(block: Block | PlainBlock, network: Network) -> nn.Module:
+    return Plain(block) if isinstance(block, PlainBlock) else Bottleneck(block, network)
 
 
 def _convolution(layer: Convolution) -> nn.Conv2d:

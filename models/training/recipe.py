@@ -157,7 +157,7 @@ class Start(_Strict):
     classes all but the classifier is taken if `replaces_head`.
     """
 
-    initialisation: Literal["reference", "fan_in", "fan_out", "fan_out_silent"] = "reference"
+    initialisation: Literal["reference", "fan_in", "fan_out", "fan_out_silent", "identity"] = "reference"
     whitens_stem: bool = False
     checkpoint: str | None = None
     replaces_head: bool = False
@@ -173,6 +173,7 @@ _INITIALISATIONS = {
     "fan_in": Initialisation(),
     "fan_out": Initialisation(convolution="fan out"),
     "fan_out_silent": Initialisation(convolution="fan out", is_block_silent=True),
+    "identity": Initialisation(convolution="fan out", is_3x3_identity=True),
 }
 
 

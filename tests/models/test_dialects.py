@@ -30,7 +30,7 @@ WIDTHS = {
     "resnext101": 0.1875,
     "sknet50": 0.375,
     "sknet50_paper": 0.375,
-    "sknet11_4x32d": 3.0,
+    "sknet8": 0.375,
 }
 
 

@@ -168,7 +168,7 @@ def test_mindspore_answers_as_pytorch_from_the_same_bundle(tmp_path: Path) -> No
 
 def test_the_example_of_the_readme_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    network = describe("sknet11_4x32d", classes=5, width=0.25)
+    network = describe("sknet8", classes=5, width=0.25)
     folder = published(network, tmp_path)
     (tmp_path / "models/demo/cifar10").mkdir(parents=True)
     folder.rename(tmp_path / "models/demo/cifar10/1")

@@ -2,6 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from models.errors import InvalidValueError
@@ -70,6 +71,17 @@ def test_silent_blocks_have_a_last_norm_of_zero() -> None:
     weights = _drawn(is_block_silent=True)
     assert not weights["layer4.0.bn3.weight"].any()
     assert weights["layer4.0.bn2.weight"].all()
+
+
+def test_identities_are_3x3_convolutions_of_one_group_that_pass_channels_on() -> None:
+    how = Initialisation(convolution="fan out", is_3x3_identity=True)
+    kernel = initial_weights(describe("sknet8"), how, seed=1)["layer2.0.conv1.weight"]  # 128 channels to 320
+    rows = np.random.default_rng(1).normal(size=(2, 128, 6, 6)).astype(np.float32)
+    passed = torch.conv2d(torch.tensor(rows), torch.tensor(kernel), padding=1)[:, :128]
+    assert np.array_equal(passed.numpy(), rows)
+    assert kernel[128:].std() == pytest.approx((2 / (320 * 9)) ** 0.5, rel=0.01)
+    grouped = _drawn(convolution="fan out", is_3x3_identity=True)
+    assert grouped[LAYER].tobytes() == _drawn(convolution="fan out")[LAYER].tobytes()
 
 
 def _coloured_noise(seed: int) -> NDArray[np.float32]:

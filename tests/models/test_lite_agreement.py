@@ -20,6 +20,7 @@ NARROW = [
     describe("se_resnext50", width=1 / 8),
     describe("resnext101", width=1 / 16),
     describe("sknet50", width=1 / 8, classes=1000),
+    describe("sknet8", width=1 / 4),
 ]
 
 Floats = NDArray[np.float32]

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from models.errors import InvalidValueError
-from models.layers import topology
 from models.networks import NETWORKS, SelectiveKernel, SqueezeExcite, describe
 from models.sizes import measure
 
@@ -38,13 +37,25 @@ def test_the_papers_gate_has_a_norm_instead_of_a_bias() -> None:
     assert (paper.norms, paper.macs) == (reference.norms + 16, reference.macs)
 
 
-def test_the_shallow_sknet_has_three_blocks_of_wide_groups() -> None:
-    network = describe("sknet11_4x32d")
-    size = measure(network)
-    assert size.norms == 1 + 3 * 6 + 3  # of the stem, the blocks and their shortcuts
-    assert size.convolutions == 1 + 3 * 4 + 3
-    assert [network.inner_channels(stage) // network.scaled_groups for stage in range(3)] == [32, 64, 128]
-    assert next(layer for layer in topology(network).layers() if layer.name == "fc").inputs == 1024
+def test_the_plain_sknet_has_a_convolution_and_a_selection_in_each_of_three_stages() -> None:
+    network = describe("sknet8", classes=10)
+    size = measure(network, 32)
+    assert (size.convolutions, size.norms, size.denses) == (1 + 3 * 3, 1 + 3 * 5, 3 * 3 + 1)
+    channels = [network.out_channels(stage) for stage in range(3)]
+    assert channels == [128, 320, 448]
+    entering = [network.stem_channels, *channels[:-1]]
+    convolutions = 3 * 9 * 64 * 32**2  # of the stem
+    gates = 448 * 10  # of the classifier
+    for i, o, side in zip(entering, channels, (32, 16, 8), strict=True):
+        convolutions += 9 * i * o * side**2 + 2 * 9 * o * o * (side // 2) ** 2
+        gates += 3 * o * max(o // 16, 32)
+    assert size.macs == convolutions + gates
+
+
+def test_a_width_scales_all_channels_of_a_plain_network() -> None:
+    network = describe("sknet8", width=0.25)
+    assert (network.stem_channels, network.scaled_groups) == (16, 1)
+    assert [network.inner_channels(stage) for stage in range(3)] == [32, 80, 112]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -81,6 +92,24 @@ def test_a_description_that_makes_no_sense_is_refused_with_its_value(
 ) -> None:
     with pytest.raises(InvalidValueError, match=re.escape(sentence)):
         replace(describe("se_resnext50"), **fault)
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ({"stem_pool": "padded"}, "stem_pool is 'padded'; sknet8 is a plain network and has none"),
+        ({"gate": None}, "gate of a plain network is None; allowed is an SK gate, with inner_relu"),
+        ({"inner_relu": False}, "allowed is an SK gate, with inner_relu"),
+        ({"width": 1 / 128}, "width is 0.0078125, which makes 0.5 stem channels of sknet8"),
+        ({"planes": (128, 321, 448, 448), "width": 0.5}, "makes 160.5 channels in stage 2 of sknet8"),
+        ({"planes": (128, 0, 448, 448)}, "planes is (128, 0, 448, 448); allowed are at least 1"),
+    ],
+)
+def test_a_plain_network_that_makes_no_sense_is_refused_with_its_value(
+    fault: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(InvalidValueError, match=re.escape(sentence)):
+        replace(describe("sknet8"), **fault)
 
 
 @pytest.mark.parametrize(

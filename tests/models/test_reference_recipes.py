@@ -136,8 +136,7 @@ def test_each_recipe_takes_steps(name: str, tmp_path: Path) -> None:
     data = "data={format: synthetic, images: 12, workers: 1}"
     small = ["network.width=0.0625", "preprocessing.input_size=32", "preprocessing.size=36", "batch=6"]
     slow = ["schedule.rate=0.01", "schedule.warmup_epochs=0", "precision.loss_scale=1"]
-    own = {"demo": ["network.width=0.25", "small_first=null"]}.get(name, [])
-    recipe = read_recipe(name, [data, *small, *slow, "epochs=1", *own])
+    recipe = read_recipe(name, [data, *small, *slow, "epochs=1"])
     order = Order(recipe=recipe, framework="torch", device="cpu", folder=tmp_path, is_resumed=False)
     ended = run(order)
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

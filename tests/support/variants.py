@@ -26,5 +26,5 @@ VARIANTS: dict[str, Network] = {
     "se_resnext50 without inner ReLUs": replace(NARROW["se_resnext50"], inner_relu=False),
     "sknet50 of three branches": replace(NARROW["sknet50"], gate=SelectiveKernel(branches=3)),
     "sknet50 of one group": _short("sknet50", 1 / 32),
-    "sknet11_4x32d": describe("sknet11_4x32d", classes=10, width=1 / 4),
+    "sknet8": describe("sknet8", classes=10, width=1 / 4),
 }
