@@ -5,7 +5,7 @@ then `se.fc1`, `se.fc2` for an SE gate and `branches.0.conv`, `sk.fuse`, `sk.sel
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from models.networks import Network, SelectiveKernel, SqueezeExcite
@@ -214,10 +214,15 @@ def _plain_block(network: Network, stage: int, index: int, in_channels: int) -> 
     name, channels = f"layer{stage + 1}.{index}", network.out_channels(stage)
     if not isinstance(network.gate, SelectiveKernel):
         raise TypeError(f"gate is {network.gate}")  # which no description of a plain network lets happen
-    first = _pointwise(f"{name}.conv1", _norm(network, f"{name}.bn1", channels), in_channels)
     return PlainBlock(
         name=name,
-        first=replace(first, kernel=3),
+        first=Convolution(
+            name=f"{name}.conv1",
+            norm=_norm(network, f"{name}.bn1", channels),
+            in_channels=in_channels,
+            out_channels=channels,
+            kernel=3,
+        ),
         has_pool=index == 0,
         branches=_branches(network, name, channels, stride=1),
         gate=_selection(network, network.gate, name, channels),

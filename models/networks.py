@@ -129,7 +129,7 @@ class Network:
     def inner_channels(self, stage: int) -> int:
         """Return the channels of the 3x3 convolutions of a stage, counted from 0."""
         if self.is_plain:
-            return round(self.planes[stage] * self.width)
+            return self.out_channels(stage)
         return self.planes[stage] * self.base_width // STEM_CHANNELS * self.scaled_groups
 
     def out_channels(self, stage: int) -> int:
