@@ -13,6 +13,7 @@ sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     """Keep the tests that share a fixture of their module in one process, which makes it once."""
     for item in items:
