@@ -15,9 +15,11 @@ from models.preprocessing import Preprocessing
 from models.training.recipe import Augmentation
 
 Row: TypeAlias = NDArray[np.uint8]  # (side, side, 3)
+Bounds: TypeAlias = tuple[float, float]
 
 _TRIES = 10  # of a random part that fits, before the centre is taken
 _MIRRORED_SHARE = 0.5
+_ERASED_AREA, _ERASED_ASPECT = (0.02, 0.33), (0.3, 3.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +43,23 @@ class Augmenter:
         self._augmentation = augmentation
         self._preprocessing = preprocessing
         self._stretching = replace(preprocessing, mode="exact", size=preprocessing.crop)
+        self._blank = np.clip(np.round(preprocessing.mean), 0, 255).astype(np.uint8)
 
     def row(self, picture: Image.Image, chance: np.random.Generator) -> Row:
         """Return the row that these draws make; the same draws make the same row."""
         row = self._cropped(picture, chance)
         if self._augmentation.mirror and chance.random() < _MIRRORED_SHARE:
             row = np.ascontiguousarray(row[:, ::-1])
-        return coloured(row, self._augmentation, chance)
+        row = coloured(row, self._augmentation, chance)
+        if self._augmentation.erasing and chance.random() < self._augmentation.erasing:
+            row = erased(row, self._blank, chance)
+        return row
 
     def _cropped(self, picture: Image.Image, chance: np.random.Generator) -> Row:
         augmentation = self._augmentation
         if augmentation.crop == "resized":
-            return self._stretching.rows(random_part(picture.size, augmentation, chance).of(picture))
+            part = random_part(picture.size, augmentation.scale, augmentation.aspect, chance)
+            return self._stretching.rows(part.of(picture))
         if augmentation.crop == "padded":
             picture = shifted(picture.size, augmentation.padding, chance).of(picture)
         return self._preprocessing.rows(picture)
@@ -64,25 +71,31 @@ def shifted(size: tuple[int, int], padding: int, chance: np.random.Generator) ->
     return Box(left, top, *size)
 
 
-def random_part(size: tuple[int, int], augmentation: Augmentation, chance: np.random.Generator) -> Box:
+def random_part(size: tuple[int, int], scale: Bounds, aspect: Bounds, chance: np.random.Generator) -> Box:
     """Return a part whose share of the area and whose aspect (width over height) lie within the bounds.
 
-    Shares are uniform, aspects are so in their logarithm, places uniform. If ten draws do not fit into the picture,
-    it is the greatest part in the centre whose aspect is allowed.
+    If ten draws do not fit into the picture, it is the greatest part in the centre whose aspect is allowed.
     """
+    return _fitting_part(size, scale, aspect, chance) or _centre(*size, aspect)
+
+
+def _fitting_part(
+    size: tuple[int, int], scale: Bounds, aspect: Bounds, chance: np.random.Generator
+) -> Box | None:
+    """Shares are uniform, aspects are so in their logarithm, places uniform; None if no draw fits."""
     width, height = size
-    shortest, longest = map(math.log, augmentation.aspect)
+    shortest, longest = map(math.log, aspect)
     for _ in range(_TRIES):
-        area = width * height * chance.uniform(*augmentation.scale)
-        aspect = math.exp(chance.uniform(shortest, longest))
-        wide, high = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        area = width * height * chance.uniform(*scale)
+        drawn = math.exp(chance.uniform(shortest, longest))
+        wide, high = round(math.sqrt(area * drawn)), round(math.sqrt(area / drawn))
         if 0 < wide <= width and 0 < high <= height:
             left, top = (int(chance.integers(room, endpoint=True)) for room in (width - wide, height - high))
             return Box(left, top, wide, high)
-    return _centre(width, height, augmentation.aspect)
+    return None
 
 
-def _centre(width: int, height: int, aspect: tuple[float, float]) -> Box:
+def _centre(width: int, height: int, aspect: Bounds) -> Box:
     wide = min(width, max(1, round(height * aspect[1])))
     high = min(height, max(1, round(width / aspect[0])))
     return Box((width - wide) // 2, (height - high) // 2, wide, high)
@@ -106,3 +119,13 @@ def coloured(row: Row, augmentation: Augmentation, chance: np.random.Generator) 
         enhance, share = changes[index]
         image = enhance(image).enhance(chance.uniform(max(0.0, 1 - share), 1 + share))
     return np.asarray(image)
+
+
+def erased(row: Row, blank: Row, chance: np.random.Generator) -> Row:
+    """Return the row with a random part of 2 to 33 % of its area blank, 3.3 times as long as wide at most."""
+    part = _fitting_part((row.shape[1], row.shape[0]), _ERASED_AREA, _ERASED_ASPECT, chance)
+    if part is None:
+        return row
+    row = row.copy()
+    row[part.top : part.top + part.height, part.left : part.left + part.width] = blank
+    return row

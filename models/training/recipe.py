@@ -98,11 +98,12 @@ class PreprocessingChoice(_Strict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation(_Strict):
-    """What becomes of a picture in training, in this order: crop, mirror, colours.
+    """What becomes of a picture in training, in this order: crop, mirror, colours, erasing.
 
     `crop` is `none`; `padded`: the picture with a black border of `padding` pixels, cut to its own size at a
     random place, then resized as the preprocessing says; `resized`: a random part of the area, within `scale` and
     `aspect`, resized to the input. Colours change by up to these shares, in random order.
+    Of `erasing`, a share of the pictures, a random part is filled with the preprocessing's mean.
     """
 
     crop: Literal["none", "padded", "resized"] = "none"
@@ -113,6 +114,7 @@ class Augmentation(_Strict):
     brightness: Share = 0.0
     contrast: Share = 0.0
     saturation: Share = 0.0
+    erasing: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from models.preprocessing import PREPROCESSINGS, Preprocessing
-from models.training.augmentation import Augmenter, random_part, shifted
+from models.training.augmentation import Augmenter, erased, random_part, shifted
 from models.training.recipe import Augmentation
 from pictures import photo
 from zoo import torchvision
@@ -48,7 +48,9 @@ def test_without_augmentation_a_row_is_the_preprocessings_own(name: str) -> None
         np.testing.assert_array_equal(row, preprocessing.rows(picture))
 
 
-EVERYTHING = Augmentation(crop="resized", mirror=True, brightness=0.4, contrast=0.4, saturation=0.4)
+EVERYTHING = Augmentation(
+    crop="resized", mirror=True, brightness=0.4, contrast=0.4, saturation=0.4, erasing=0.5
+)
 
 
 @pytest.mark.parametrize("augmentation", [EVERYTHING, Augmentation(crop="padded", mirror=True)])
@@ -106,8 +108,8 @@ def test_a_padded_crop_is_resized_as_the_preprocessing_says() -> None:
 
 def test_a_resized_crop_takes_an_even_share_aspect_and_place() -> None:
     chance = _chance()
-    augmentation = Augmentation(crop="resized", scale=(0.1, 0.4), aspect=(3 / 4, 4 / 3))
-    boxes = [random_part((1000, 1000), augmentation, chance) for _ in range(DRAWS)]  # all of which fit
+    # All of these parts fit.
+    boxes = [random_part((1000, 1000), (0.1, 0.4), (3 / 4, 4 / 3), chance) for _ in range(DRAWS)]
     limit = 1.9 / math.sqrt(DRAWS)
     shares = [box.width * box.height / 1e6 for box in boxes]
     assert _distance_from_uniform(shares, 0.1, 0.4) < limit
@@ -126,7 +128,7 @@ def test_a_resized_crop_takes_an_even_share_aspect_and_place() -> None:
 def test_a_resized_crop_is_distributed_as_torchvisions(size: tuple[int, int]) -> None:
     chance = _chance()
     augmentation = Augmentation(crop="resized")
-    boxes = [random_part(size, augmentation, chance) for _ in range(DRAWS)]
+    boxes = [random_part(size, augmentation.scale, augmentation.aspect, chance) for _ in range(DRAWS)]
     ours = np.array([(box.left, box.top, box.width, box.height) for box in boxes])
     picture = torch.empty(3, size[1], size[0])
     with torch.random.fork_rng():
@@ -152,8 +154,7 @@ def test_a_resized_crop_is_distributed_as_torchvisions(size: tuple[int, int]) ->
 
 @pytest.mark.parametrize("size", [(1000, 10), (10, 1000), (3, 1), (1, 1)], ids=str)
 def test_where_nothing_fits_it_is_the_greatest_part_in_the_centre(size: tuple[int, int]) -> None:
-    augmentation = Augmentation(crop="resized", scale=(1.0, 1.0))
-    box = random_part(size, augmentation, _chance())
+    box = random_part(size, (1.0, 1.0), (3 / 4, 4 / 3), _chance())
     picture = torch.empty(3, size[1], size[0])
     expected = torchvision.transforms.RandomResizedCrop.get_params(
         picture, scale=[1.0, 1.0], ratio=[3 / 4, 4 / 3]
@@ -239,3 +240,53 @@ def test_colours_change_in_both_orders_equally_often() -> None:
             brightness_came_first.append(distances[0] < distances[1])
     assert len(brightness_came_first) > 100
     assert 0.35 < np.mean(brightness_came_first) < 0.65
+
+
+# Erasing
+
+
+def _erased(row: np.ndarray) -> tuple[int, int, int, int]:
+    """Return left, top, width and height of what is not white, all of which is one box of one colour."""
+    lines, columns = (np.flatnonzero((row != 255).any(axis=(axis, 2))) for axis in (1, 0))
+    box = row[lines[0] : lines[-1] + 1, columns[0] : columns[-1] + 1]
+    assert (box == box[0, 0]).all()
+    return columns[0], lines[0], len(columns), len(lines)
+
+
+def test_a_part_of_that_share_of_the_rows_is_filled_with_the_mean() -> None:
+    preprocessing = Preprocessing(mode="exact", size=32, crop=32, mean=(125.3, 122.6, 0.0))
+    augmenter = Augmenter(Augmentation(erasing=0.3), preprocessing)
+    white = Image.new("RGB", (32, 32), "white")
+    rows = [augmenter.row(white, _chance(index)) for index in range(1000)]
+    changed = [row for row in rows if (row != 255).any()]
+    assert 250 < len(changed) < 350
+    for row in changed:
+        left, top, _, _ = _erased(row)
+        assert tuple(row[top, left]) == (125, 123, 0)
+
+
+def test_erased_parts_are_distributed_as_torchvisions() -> None:
+    augmenter = Augmenter(Augmentation(erasing=1.0), Preprocessing(mode="exact", size=200, crop=200))
+    white = Image.new("RGB", (200, 200), "white")
+    ours = np.array([_erased(augmenter.row(white, _chance(index))) for index in range(DRAWS // 2)])
+    picture = torch.empty(3, 200, 200)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = np.array(
+            [
+                torchvision.transforms.RandomErasing.get_params(
+                    picture, scale=(0.02, 0.33), ratio=(0.3, 3.3), value=[0.0]
+                )[:4]
+                for _ in range(DRAWS // 2)
+            ]
+        )[:, [1, 0, 3, 2]]
+    limit = 2.0 * math.sqrt(4 / DRAWS)
+    for axis in range(4):
+        assert _distance(ours[:, axis], theirs[:, axis]) < limit
+    for measure in (lambda box: box[:, 2] * box[:, 3], lambda box: box[:, 2] / box[:, 3]):
+        assert _distance(measure(ours), measure(theirs)) < limit
+
+
+def test_a_row_that_no_draw_fits_stays_whole() -> None:
+    row = np.full((1, 1, 3), 255, np.uint8)
+    np.testing.assert_array_equal(erased(row, np.zeros(3, np.uint8), _chance()), row)
