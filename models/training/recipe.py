@@ -3,7 +3,7 @@
 A recipe is saved with every checkpoint; with its seed it says all that a run depends on but the data themselves.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
@@ -303,12 +303,7 @@ def _listed(faults: Sequence[str]) -> str:
 
 
 def _contradictions(recipe: Recipe) -> list[str]:
-    faults: list[str] = []
-    for build in (recipe.network.describe, recipe.preprocessing.build):
-        try:
-            build()
-        except InvalidValueError as error:
-            faults.append(str(error))
+    faults = _faults_of(recipe.network.describe) + _faults_of(recipe.preprocessing.build)
     faults += _faults_of_small_first(recipe)
     faults += recipe.schedule.faults(recipe.epochs)
     data, augmentation = recipe.data, recipe.augmentation
@@ -328,6 +323,14 @@ def _contradictions(recipe: Recipe) -> list[str]:
     return faults
 
 
+def _faults_of(build: Callable[[], object]) -> list[str]:
+    try:
+        build()
+    except InvalidValueError as error:
+        return [str(error)]
+    return []
+
+
 def _faults_of_small_first(recipe: Recipe) -> list[str]:
     small, whole = recipe.small_first, recipe.preprocessing.input_size
     if small is None:
@@ -338,11 +341,10 @@ def _faults_of_small_first(recipe: Recipe) -> list[str]:
             f"small_first.input_size: allowed is less than preprocessing.input_size, {whole},"
             f" and not {small.input_size}"
         )
-    else:
-        try:
-            recipe.preprocessing_of(0)
-        except InvalidValueError as error:
-            faults.append(f"small_first.input_size: {error}")
+    elif not _faults_of(recipe.preprocessing.build):
+        faults += [
+            f"small_first.input_size: {fault}" for fault in _faults_of(lambda: recipe.preprocessing_of(0))
+        ]
     if small.epochs >= recipe.epochs:
         faults.append(
             f"small_first.epochs: allowed is less than epochs, {recipe.epochs}, and not {small.epochs}"

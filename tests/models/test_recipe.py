@@ -121,6 +121,11 @@ def test_small_rows_that_are_not_smaller_or_not_first_are_refused(
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     assert len(faults(tmp_path, "epochs=0", "batch=0", "sede=3")) == 3
     assert len(faults(tmp_path, "network.width=0.3", "data.images=0")) == 2
+    sizes = ("preprocessing.input_size=63", "small_first={input_size: 33, epochs: 9}", "epochs=3")
+    assert [fault.split(" is ")[0] for fault in faults(tmp_path, *sizes)] == [
+        "input size",
+        "small_first.epochs: allowed",
+    ]
 
 
 @pytest.mark.parametrize("override", ["epochs", "=3", "data.format.deep=1", "epochs=[1"])
