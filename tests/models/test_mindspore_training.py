@@ -1,4 +1,4 @@
-"""Trainings as users start them, in MindSpore; longer ones are in tests/bench/mindspore_training.py."""
+"""Trainings as users start them, in MindSpore; a longer one is in tests/bench/mindspore_training.py."""
 
 import os
 import random
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from interpreters import under_msrun
 from mindspore_recipes import recipe, written_start
 from models.training import torch_learner
 from models.training.datasets import open_dataset
@@ -47,6 +48,22 @@ def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_weights(
     train("mindspore", recipe(start), folder, "--resume")
     assert is_same(newest(folder), newest(alone))
     assert lines(folder) == lines(alone)
+
+
+def test_two_processes_learn_what_one_does_from_batches_of_twice_the_size(
+    alone: Path, start: Path, tmp_path: Path
+) -> None:
+    words = command("mindspore", recipe(start, batch=2), tmp_path / "together")
+    ended = under_msrun("python", *words[1:], folder=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert losses(tmp_path / "together") == pytest.approx(losses(alone), rel=1e-4)
+    measured = [
+        [line["evaluation"] for line in lines(folder) if line["event"] == "epoch"]
+        for folder in (alone, tmp_path / "together")
+    ]
+    for one, two in zip(*measured, strict=True):
+        assert (one["n"], one["confusion"]) == (25, two["confusion"])
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-4)
 
 
 def test_pytorch_evaluates_a_checkpoint_alike(alone: Path) -> None:
