@@ -212,6 +212,8 @@ def _first_weights(recipe: Recipe, network: Network, pictures: Dataset) -> dict[
     if not recipe.start.checkpoint:
         return drawn
     path = fetched(recipe.start.checkpoint, cache_folder())
+    if not path.exists():
+        raise InvalidValueError(f"start.checkpoint is {path}, which is not there")
     classes = None if recipe.start.replaces_head else network.classes
     imported = import_weights(
         read_checkpoint(path), Wish(network=network.name, classes=classes, width=network.width)

@@ -1,4 +1,4 @@
-"""The demo model is what its recipe, its log and its report say, and small."""
+"""The demo model is what its recipes, its logs and its report say, and small."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,13 @@ def manifest() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    return read_recipe("demo")
+    return read_recipe("demo_longer")
+
+
+def epochs_of(recipe: Recipe) -> dict[int, dict[str, Any]]:
+    """Return what a training logged of each of its epochs, the last line of one that was begun twice."""
+    records = [json.loads(line) for line in (DEMO / f"{recipe.name}.jsonl").read_text().splitlines()]
+    return {record["epoch"]: record for record in records if record["event"] == "epoch"}
 
 
 def test_it_is_one_small_bundle() -> None:
@@ -44,15 +50,21 @@ def test_it_is_what_the_recipe_makes(manifest: dict[str, Any], recipe: Recipe) -
     assert tuple((BUNDLE / "labels.txt").read_text().split()) == CIFAR10_NAMES
 
 
-def test_its_log_goes_to_the_end_and_measured_what_the_manifest_says(
-    manifest: dict[str, Any], recipe: Recipe
-) -> None:
-    records = [json.loads(line) for line in (DEMO / "log.jsonl").read_text().splitlines()]
-    epochs = {record["epoch"]: record for record in records if record["event"] == "epoch"}
-    assert list(epochs) == list(range(1, recipe.epochs + 1))
-    best = max(
-        (record["evaluation"] for record in epochs.values() if record["evaluation"]), key=lambda e: e["top1"]
-    )
+def test_its_training_goes_on_from_the_weights_of_the_first(recipe: Recipe) -> None:
+    first = read_recipe("demo")
+    assert recipe.start.checkpoint == f"runs/{first.name}/checkpoints/best.safetensors"
+    assert (recipe.network, recipe.preprocessing) == (first.network, first.preprocessing)
+
+
+@pytest.mark.parametrize("name", ["demo", "demo_longer"])
+def test_each_log_goes_to_the_end(name: str) -> None:
+    recipe = read_recipe(name)
+    assert list(epochs_of(recipe)) == list(range(1, recipe.epochs + 1))
+
+
+def test_the_last_log_measured_what_the_manifest_says(manifest: dict[str, Any], recipe: Recipe) -> None:
+    measured = [record["evaluation"] for record in epochs_of(recipe).values() if record["evaluation"]]
+    best = max(measured, key=lambda evaluation: evaluation["top1"])
     assert manifest["accuracy"]["n"] == best["n"] == PICTURES
     assert (manifest["accuracy"]["top1"], manifest["accuracy"]["top5"]) == (best["top1"], best["top5"])
 

@@ -136,11 +136,17 @@ def test_each_recipe_takes_steps(name: str, tmp_path: Path) -> None:
     data = "data={format: synthetic, images: 12, workers: 1}"
     small = ["network.width=0.0625", "preprocessing.input_size=32", "preprocessing.size=36", "batch=6"]
     slow = ["schedule.rate=0.01", "schedule.warmup_epochs=0", "precision.loss_scale=1"]
-    recipe = read_recipe(name, [data, *small, *slow, "epochs=1"])
-    order = Order(recipe=recipe, framework="torch", device="cpu", folder=tmp_path, is_resumed=False)
-    ended = run(order)
+    overrides = [data, *small, *slow, "epochs=1"]
+    if read_recipe(name).start.checkpoint:
+        first = run(_order(read_recipe(name, [*overrides, "start={}"]), tmp_path / "first"))
+        overrides.append(f"start.checkpoint={first.newest}")
+    ended = run(_order(read_recipe(name, overrides), tmp_path))
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     steps = [record for record in log if record["event"] == "step"]
     assert [record["step"] for record in steps] == [1, 2]
     assert all(0 < record["loss"] < 20 and not record["is_skipped"] for record in steps)
     assert ended.newest is not None
+
+
+def _order(recipe: Recipe, folder: Path) -> Order:
+    return Order(recipe=recipe, framework="torch", device="cpu", folder=folder, is_resumed=False)

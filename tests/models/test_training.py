@@ -177,6 +177,12 @@ def test_a_training_may_begin_with_a_whitened_stem(tmp_path: Path) -> None:
     assert after["conv1.weight"][half:] == pytest.approx(-after["conv1.weight"][:half], abs=1e-6)
 
 
+def test_a_first_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "runs/demo/checkpoints/best.safetensors"
+    with pytest.raises(InvalidValueError, match=f"start.checkpoint is {missing}, which is not there"):
+        run(ordered(small(start={"checkpoint": str(missing)}), tmp_path))
+
+
 def test_only_the_last_checkpoints_and_the_best_are_kept(tmp_path: Path) -> None:
     ended = run(ordered(small(epochs=5, checkpoints={"keep": 1}), tmp_path))
     kept = {path.name for path in (tmp_path / "checkpoints").iterdir() if not path.is_symlink()}
