@@ -20,9 +20,12 @@ FILES = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
-    """Serve S3 on a free port, and return a bucket's URL."""
+    """Serve S3 on a free port, and return a bucket's URL.
+
+    There is one server for a process, since fsspec remembers its address that long, and moto the bucket.
+    """
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
