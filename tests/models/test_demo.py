@@ -1,6 +1,7 @@
 """The demo model is what its recipes, its logs and its report say, and small."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from models.training.recipe import Recipe, read_recipe
 DEMO = Path(__file__).parents[2] / "models/demo"
 BUNDLE = DEMO / "cifar10/1"
 MOST_BYTES = 8_000_000
+TRAININGS = ["demo", "demo_longer", "demo_last"]
 PICTURES = 10_000  # of CIFAR-10's test set
 
 
@@ -23,7 +25,7 @@ def manifest() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    return read_recipe("demo_longer")
+    return read_recipe(TRAININGS[-1])
 
 
 def epochs_of(recipe: Recipe) -> dict[int, dict[str, Any]]:
@@ -50,13 +52,14 @@ def test_it_is_what_the_recipe_makes(manifest: dict[str, Any], recipe: Recipe) -
     assert tuple((BUNDLE / "labels.txt").read_text().split()) == CIFAR10_NAMES
 
 
-def test_its_training_goes_on_from_the_weights_of_the_first(recipe: Recipe) -> None:
-    first = read_recipe("demo")
-    assert recipe.start.checkpoint == f"runs/{first.name}/checkpoints/best.safetensors"
+@pytest.mark.parametrize(("before", "name"), [*pairwise(TRAININGS)])
+def test_each_training_goes_on_from_the_weights_of_the_one_before(before: str, name: str) -> None:
+    recipe, first = read_recipe(name), read_recipe(before)
+    assert recipe.start.checkpoint == f"runs/{before}/checkpoints/best.safetensors"
     assert (recipe.network, recipe.preprocessing) == (first.network, first.preprocessing)
 
 
-@pytest.mark.parametrize("name", ["demo", "demo_longer"])
+@pytest.mark.parametrize("name", TRAININGS)
 def test_each_log_goes_to_the_end(name: str) -> None:
     recipe = read_recipe(name)
     assert list(epochs_of(recipe)) == list(range(1, recipe.epochs + 1))
