@@ -15,7 +15,7 @@ from models.training import torch_learner
 from models.training.datasets import open_dataset
 from models.training.evaluation import evaluate
 from models.training.learner import Alone
-from training import begin, command, is_same, lines, losses, newest, train
+from training import assert_learnt_alike, begin, command, is_same, lines, losses, newest, train
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +56,7 @@ def test_two_processes_learn_what_one_does_from_batches_of_twice_the_size(
     words = command("mindspore", recipe(start, batch=2), tmp_path / "together")
     ended = under_msrun("python", *words[1:], folder=tmp_path)
     assert ended.returncode == 0, ended.stderr
-    assert losses(tmp_path / "together") == pytest.approx(losses(alone), rel=1e-4)
-    measured = [
-        [line["evaluation"] for line in lines(folder) if line["event"] == "epoch"]
-        for folder in (alone, tmp_path / "together")
-    ]
-    for one, two in zip(*measured, strict=True):
-        assert (one["n"], one["confusion"]) == (25, two["confusion"])
-        assert one["loss"] == pytest.approx(two["loss"], rel=1e-4)
+    assert_learnt_alike(alone, tmp_path / "together", pictures=25)
 
 
 def test_pytorch_evaluates_a_checkpoint_alike(alone: Path) -> None:

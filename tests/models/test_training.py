@@ -22,7 +22,19 @@ from models.training.watching import EpochRecord, StepRecord
 from models.weights import random_weights
 from recipes import by_heart, noise_folder, small
 from storages import Faulty, held
-from training import TORCHRUN, begin, command, end, is_same, lines, losses, newest, said, train
+from training import (
+    TORCHRUN,
+    assert_learnt_alike,
+    begin,
+    command,
+    end,
+    is_same,
+    lines,
+    losses,
+    newest,
+    said,
+    train,
+)
 
 KILLS = 2
 
@@ -272,11 +284,4 @@ def test_two_processes_learn_what_one_does_from_batches_of_twice_the_size(tmp_pa
     words = command("torch", together, tmp_path / "together")
     told, _ = said(begin([*TORCHRUN, "--module", *words[2:]]))
     assert told.count("trained ") == 1  # by the first of the two
-    assert losses(tmp_path / "together") == pytest.approx(losses(tmp_path / "alone"), rel=1e-4)
-    measured = [
-        [line["evaluation"] for line in lines(tmp_path / name) if line["event"] == "epoch"]
-        for name in ("alone", "together")
-    ]
-    for one, two in zip(*measured, strict=True):
-        assert (one["n"], one["confusion"]) == (25, two["confusion"])
-        assert one["loss"] == pytest.approx(two["loss"], rel=1e-4)
+    assert_learnt_alike(tmp_path / "alone", tmp_path / "together", pictures=25)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
+
 from interpreters import ROOT, mindspore_python
 from models.training.recipe import Recipe
 from models.training.savepoints import Savepoint, read_savepoint
@@ -79,3 +81,14 @@ def is_same(one: Savepoint, other: Savepoint) -> bool:
         mine.keys() == theirs.keys() and all(mine[name].tobytes() == theirs[name].tobytes() for name in mine)
         for mine, theirs in pairs
     )
+
+
+def assert_learnt_alike(one: Path, other: Path, *, pictures: int) -> None:
+    """Check that two runs have the same losses, and evaluated each of so many pictures alike."""
+    assert losses(other) == pytest.approx(losses(one), rel=1e-4)
+    measured = [
+        [line["evaluation"] for line in lines(folder) if line["event"] == "epoch"] for folder in (one, other)
+    ]
+    for first, second in zip(*measured, strict=True):
+        assert (first["n"], first["confusion"]) == (pictures, second["confusion"])
+        assert first["loss"] == pytest.approx(second["loss"], rel=1e-4)
