@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from models.checkpoints import Wish
 from models.checkpoints.source import Trained, trained
@@ -29,10 +29,7 @@ from models.training.served import ServedModel, Service, evaluate_served, find_s
 from models.training.watching import evaluation_document
 
 _SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt")
-_FRAMEWORKS: dict[Framework, str] = {
-    "torch": "pytorch",
-    "mindspore": "mindspore",
-}  # -> its name in checkpoints
+_TRAINERS: dict[Framework, str] = {"torch": "pytorch", "mindspore": "mindspore"}  # -> its name in checkpoints
 _HEADINGS = ("", "top-1", "top-5", "loss", "right", "of", "")
 _BATCH = 64  # of a checkpoint without a recipe
 
@@ -73,7 +70,7 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
     add_preprocessing(command)
     command.add_argument(
         "--framework",
-        choices=list(_FRAMEWORKS),
+        choices=get_args(Framework),
         help="by default the one that trained, or one that is installed",
     )
     command.add_argument(
@@ -244,7 +241,7 @@ def _learner(arguments: argparse.Namespace, recipe: Recipe, found: Trained) -> L
 def _framework(trained_by: str | None) -> Framework:
     """Return the framework that trained, where it is installed, or else one that is."""
     first = (trained_by or "").split()[:1]
-    for framework in sorted(_FRAMEWORKS, key=lambda known: [_FRAMEWORKS[known]] != first):
+    for framework in sorted(_TRAINERS, key=lambda known: [_TRAINERS[known]] != first):
         if find_spec(framework):
             return framework
     raise InvalidValueError(

@@ -2,10 +2,11 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from models.commands.command import Command
 from models.training.recipe import BUNDLED, read_recipe
-from models.training.run import Order, run
+from models.training.run import Framework, Order, run
 
 _BUNDLED = ", ".join(sorted(path.stem for path in BUNDLED.glob("*.yaml")))
 
@@ -19,7 +20,10 @@ def _add_train(train: argparse.ArgumentParser) -> None:
         help="in place of what the recipe says, such as schedule.rate=0.1",
     )
     train.add_argument(
-        "--framework", choices=["torch", "mindspore"], default="torch", help="torch by default"
+        "--framework",
+        choices=get_args(Framework),
+        default="torch",
+        help="torch by default; mindspore-split makes each group of a convolution one of its own",
     )
     train.add_argument(
         "--device",

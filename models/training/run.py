@@ -33,11 +33,12 @@ from models.training.sending import Sending
 from models.training.watching import JsonLines, Watcher
 from models.weights import Array, Weights
 
-Framework: TypeAlias = Literal["torch", "mindspore"]
+Framework: TypeAlias = Literal["torch", "mindspore", "mindspore-split"]
 
-_LEARNERS: dict[Framework, str] = {
-    "torch": "models.training.torch_learner",
-    "mindspore": "models.training.mindspore_learner",
+_LEARNERS: dict[Framework, tuple[str, dict[str, bool]]] = {
+    "torch": ("models.training.torch_learner", {}),
+    "mindspore": ("models.training.mindspore_learner", {}),
+    "mindspore-split": ("models.training.mindspore_learner", {"is_split": True}),
 }
 
 _LOOKED_AT, _AT_ONCE = 1000, 10  # pictures whose patches whiten the stem
@@ -240,8 +241,9 @@ def _some_planes(recipe: Recipe, pictures: Dataset) -> Iterator[NDArray[np.float
 
 def build_learner(framework: Framework, recipe: Recipe, weights: Weights, *, device: str) -> Learner:
     """Return a network in a framework; raises InvalidValueError where that is not installed."""
+    module, choices = _LEARNERS[framework]
     try:
-        learner: Learner = import_module(_LEARNERS[framework]).build(recipe, weights, device=device)
+        learner: Learner = import_module(module).build(recipe, weights, device=device, **choices)
     except ModuleNotFoundError as error:
         raise InvalidValueError(
             f"framework is {framework}, but {error.name} is not installed; see README.md, To train"

@@ -23,13 +23,13 @@ from learning import (
     play,
     with_scale,
 )
-from models.training.learner import Batch
-from models.training.mindspore_learner import MindSporeLearner, build
+from models.training.learner import Batch, Learner
 from models.training.recipe import Recipe
+from models.training.run import Framework, build_learner
 
 
-def built(recipe: Recipe, *, is_split: bool = False) -> MindSporeLearner:
-    return build(recipe, first_weights(recipe), device="cpu", is_split=is_split)
+def built(recipe: Recipe, framework: Framework = "mindspore") -> Learner:
+    return build_learner(framework, recipe, first_weights(recipe), device="cpu")
 
 
 def save(name: str, found: Arrays) -> None:
@@ -60,7 +60,7 @@ def half() -> None:
 
 def learn() -> None:
     plain()
-    save("frozen", play(built(FROZEN, is_split=True), PAIRS, RATE))
+    save("frozen", play(built(FROZEN, "mindspore-split"), PAIRS, RATE))
     half()
 
 
