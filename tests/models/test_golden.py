@@ -17,7 +17,7 @@ from models.networks import describe
 from models.weights import random_weights
 
 PYTORCH = f"PyTorch {torch.__version__.removesuffix('+cpu')}"
-NETWORK = ["publish", "--network", "sknet50", "--input-size", "32", "--model", "a"]
+NETWORK = ["publish", "--network", "sknet8", "--input-size", "32", "--model", "a"]
 
 
 def _golden(repository: Path) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def _scores(golden: dict[str, Any]) -> list[list[float]]:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     path = tmp_path / "weights.ckpt"
-    write_checkpoint(path, random_weights(describe("sknet50", width=1 / 16), seed=1))
+    write_checkpoint(path, random_weights(describe("sknet8", width=1 / 16), seed=1))
     return path
 
 

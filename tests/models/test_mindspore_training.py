@@ -1,4 +1,4 @@
-"""Trainings as users start them, in MindSpore; a longer one is in tests/bench/mindspore_training.py."""
+"""Trainings as users start them, in MindSpore; those in PyTorch are in test_training.py."""
 
 import os
 import random
@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from interpreters import under_msrun
-from mindspore_recipes import recipe, written_start
+from mindspore_recipes import NETWORK, recipe, written_start
 from models.training import torch_learner
 from models.training.datasets import open_dataset
 from models.training.evaluation import evaluate
 from models.training.learner import Alone
+from recipes import by_heart, noise_folder
 from training import assert_learnt_alike, begin, command, is_same, lines, losses, newest, train
 
 
@@ -48,6 +49,13 @@ def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_weights(
     train("mindspore", recipe(start), folder, "--resume")
     assert is_same(newest(folder), newest(alone))
     assert lines(folder) == lines(alone)
+
+
+def test_256_pictures_of_noise_are_learnt_by_heart(tmp_path: Path) -> None:
+    pictures = noise_folder(tmp_path / "pictures", 256, 4)
+    learnt = by_heart(pictures, network=NETWORK, evaluate_every=16)
+    train("mindspore", learnt, tmp_path / "run")
+    assert lines(tmp_path / "run")[-1]["evaluation"]["top1"] == 1.0
 
 
 def test_two_processes_learn_what_one_does_from_batches_of_twice_the_size(

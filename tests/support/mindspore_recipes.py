@@ -7,7 +7,7 @@ from models.training.recipe import Recipe
 from models.weights import random_weights
 from recipes import small
 
-NETWORK = {"name": "se_resnext50", "classes": 4, "width": 1 / 16}
+NETWORK = {"name": "sknet8", "classes": 4, "width": 1 / 16}
 
 
 def recipe(start: Path, **changes: object) -> Recipe:
@@ -15,6 +15,8 @@ def recipe(start: Path, **changes: object) -> Recipe:
     return small(
         network=NETWORK,
         data__images=25,
+        preprocessing__input_size=36,
+        small_first={"input_size": 32, "epochs": 1},
         norms="frozen",
         ema=0.5,
         schedule={"kind": "step_cosine", "rate": 0.01},
