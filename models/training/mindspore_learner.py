@@ -62,20 +62,20 @@ class MindSporeLearner:
         self._pass = _pass(self._trained, recipe)
         self._update = _update(self._trained, self._published, self._velocities, recipe)
         self._answer = _answer(self._published, recipe)
-        self._statistics = [_Flat(_statistics(cell)) for cell in (self._trained, self._published)]
+        self._statistics = _Flat([*_statistics(self._trained), *_statistics(self._published)])
         first = FIRST_DYNAMIC_FACTOR if self._is_dynamic else recipe.precision.loss_scale
         self.loss_scale = LossScale(factor=float(first))
         self.restore(State(weights=weights, raw={}, velocities={}, loss_scale=self.loss_scale))
 
     def step(self, batches: Sequence[Batch], rate: float) -> Step:
         """Take one step on the mean gradient of these batches, of equal size, on all devices."""
-        statistics = self._statistics[0].take() if self._is_dynamic else None
+        statistics = self._statistics.take() if self._is_dynamic else None
         loss, gradient = self._passes(batches)
         is_skipped = self._is_dynamic and not bool(ops.isfinite(gradient).all())
         if self._is_dynamic:
             self.loss_scale = self.loss_scale.after(is_finite=not is_skipped)
         if is_skipped:
-            self._statistics[0].put(statistics)  # what overflowed may be in them too
+            self._statistics.put(statistics)  # what overflowed may be in them too
         else:
             gradients = _parted(gradient, self._trained.trainable_params())
             self._update(Tensor(rate, ms.float32), *gradients)
@@ -84,8 +84,7 @@ class MindSporeLearner:
 
     def agree(self) -> None:
         """Give all devices the same norm statistics, the mean of theirs."""
-        for statistics in self._statistics:
-            statistics.put(_mean(statistics.take(), self.world))
+        self._statistics.put(_mean(self._statistics.take(), self.world))
 
     def logits(self, rows: Rows) -> Logits:
         """Return the answers of the weights that are published, in float32 and without learning from the rows.
@@ -278,11 +277,11 @@ def _pass(cell: ResNeXt, recipe: Recipe) -> Graph:
 
     differentiated = ms.value_and_grad(losses, None, weights, has_aux=True)
 
-    def run(rows: Tensor, labels: Tensor, scale: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def pass_once(rows: Tensor, labels: Tensor, scale: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         (_, loss), gradients = differentiated(rows, labels, scale)
         return loss, gradients
 
-    graph: Graph = ms.jit(run)
+    graph: Graph = ms.jit(pass_once)
     return graph
 
 
@@ -304,12 +303,12 @@ def _update(trained: ResNeXt, published: ResNeXt, velocities: Sequence[Parameter
     def follow(leader: Parameter, follower: Parameter) -> Tensor:
         return ops.assign(follower, follower + share * (leader - follower) if recipe.ema else leader)
 
-    def run(rate: Tensor, *gradients: Tensor) -> Tensor:
+    def update(rate: Tensor, *gradients: Tensor) -> Tensor:
         _MAP(partial(move, rate), weights, moments, decays, gradients)
         _MAP(follow, leaders, followers)
         return rate  # a graph has to return something
 
-    graph: Graph = ms.jit(run)
+    graph: Graph = ms.jit(update)
     return graph
 
 
@@ -324,21 +323,21 @@ def _assign(cell: ResNeXt, weights: Weights) -> None:
 def _assignment(parameters: Sequence[Parameter]) -> Graph:
     """Return values -> nothing: the parameters take them."""
 
-    def run(*values: Tensor) -> Tensor:
+    def assign(*values: Tensor) -> Tensor:
         _MAP(ops.assign, parameters, values)
         return values[0]
 
-    return run
+    return assign
 
 
 def _answer(cell: ResNeXt, recipe: Recipe) -> Graph:
     """Return rows -> logits."""
     planes = _planes(recipe)
 
-    def run(rows: Tensor) -> Tensor:
+    def answer(rows: Tensor) -> Tensor:
         return cell(planes(rows))
 
-    graph: Graph = ms.jit(run)
+    graph: Graph = ms.jit(answer)
     return graph
 
 
