@@ -1,11 +1,12 @@
 """The learner in PyTorch: rows and classes -> steps of a network on a CPU, a GPU or, by torch_npu, an Ascend NPU.
 
-Under torchrun each process has a device of its own, and gradients are averaged.
+Under torchrun each process has a device of its own, and gradients are averaged as one flat tensor. PyTorch's own
+DistributedDataParallel puts them together anew after its first step, and so adds them up in another order when a run
+is resumed.
 """
 
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
-from torch.nn.parallel import DistributedDataParallel
 
 from models.errors import InvalidValueError
 from models.frameworks import torch_network
@@ -53,7 +53,8 @@ class TorchLearner:
         self._mean = torch.tensor(preprocessing.mean, device=device)[:, None, None]
         self._std = torch.tensor(preprocessing.std, device=device)[:, None, None]
         self._module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._parallel = self._spread(self._module)
+        if recipe.norms == "synchronised" and world.size > 1:
+            self._synchronise_norms()
         self._optimizer = _optimizer(self._module, recipe)
         self._smoothing = recipe.label_smoothing * network.classes / (network.classes - 1)  # of all classes
         self._average = self._copied() if recipe.ema else {}
@@ -67,10 +68,10 @@ class TorchLearner:
         self._optimizer.zero_grad()
         loss = torch.zeros((), device=self._device)
         for batch in batches:
-            with self._unspread(is_last=batch is batches[-1]):
-                part = self._loss(batch) / len(batches)
-                (part * self.loss_scale.factor).backward()  # type: ignore[no-untyped-call]
+            part = self._loss(batch) / len(batches)
+            (part * self.loss_scale.factor).backward()  # type: ignore[no-untyped-call]
             loss += part.detach()
+        self._average_gradients()
         is_skipped = self._unscale_gradients()
         if is_skipped:
             for buffer, before in zip(self._module.buffers(), statistics, strict=True):
@@ -134,12 +135,27 @@ class TorchLearner:
     def _loss(self, batch: Batch) -> Tensor:
         compute = _TYPES[self._recipe.precision.compute]
         with torch.autocast(self._device.type, compute, enabled=compute is not torch.float32):
-            logits = self._parallel(self._planes(batch.rows))
+            logits = self._module(self._planes(batch.rows))
         return cross_entropy(logits.float(), self._classes(batch.labels), label_smoothing=self._smoothing)
+
+    def _gradients(self) -> list[Tensor]:
+        return [parameter.grad for parameter in self._module.parameters() if parameter.grad is not None]
+
+    def _average_gradients(self) -> None:
+        """Give all devices the mean of their gradients."""
+        if self.world.size == 1:
+            return
+        gradients = self._gradients()
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        distributed.all_reduce(flat)
+        flat.div_(self.world.size)
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view(gradient.shape))
 
     def _unscale_gradients(self) -> bool:
         """Divide the gradients by the loss scale; tell whether the step is to be skipped, since they overflowed."""
-        gradients = [parameter.grad for parameter in self._module.parameters() if parameter.grad is not None]
+        gradients = self._gradients()
         if self.loss_scale.factor != 1:
             torch._foreach_mul_(gradients, 1 / self.loss_scale.factor)
         if not self._is_dynamic:
@@ -161,23 +177,12 @@ class TorchLearner:
                 if isinstance(layer, _NORMS):
                     layer.eval()
 
-    def _spread(self, module: nn.Module) -> nn.Module:
-        """Wrap the module so that its gradients are the mean over all devices."""
-        if self.world.size == 1:
-            return module
-        if self._recipe.norms == "synchronised":
-            if self._device.type == "cpu":
-                raise InvalidValueError(
-                    "norms is 'synchronised'; on a CPU, PyTorch allows 'per_device' and 'frozen'"
-                )
-            self._module = module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-        return DistributedDataParallel(module, broadcast_buffers=False)
-
-    def _unspread(self, *, is_last: bool) -> AbstractContextManager[None]:
-        """Keep gradients on their device until the last batch of a step."""
-        if isinstance(self._parallel, DistributedDataParallel) and not is_last:
-            return self._parallel.no_sync()
-        return nullcontext()
+    def _synchronise_norms(self) -> None:
+        if self._device.type == "cpu":
+            raise InvalidValueError(
+                "norms is 'synchronised'; on a CPU, PyTorch allows 'per_device' and 'frozen'"
+            )
+        nn.SyncBatchNorm.convert_sync_batchnorm(self._module)  # type: ignore[no-untyped-call] # in place
 
     def _planes(self, rows: Rows) -> Tensor:
         pixels = torch.from_numpy(rows).to(self._device).permute(0, 3, 1, 2)  # channels last as they are
@@ -224,6 +229,9 @@ def build(recipe: Recipe, weights: Weights, *, device: str) -> TorchLearner:
     if is_one_of_many:
         distributed.init_process_group(_COLLECTIVES[found.type])
     torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = (
+        False  # f32 means f32: by default convolutions keep 10 bits of 23 on a GPU
+    )
     return TorchLearner(recipe, weights, found, _Together() if is_one_of_many else Alone())
 
 

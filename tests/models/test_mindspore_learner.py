@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from interpreters import ROOT, arrays, mindspore, under_msrun
+from interpreters import ROOT, arrays, mindspore, of_ranks, under_msrun
 from learning import (
     FROZEN,
     HALF,
@@ -16,6 +16,7 @@ from learning import (
     STEPS,
     SYNCHRONISED,
     Arrays,
+    assert_agreed,
     first_weights,
     joined,
     play,
@@ -91,11 +92,20 @@ def test_a_step_whose_gradients_overflow_changes_nothing_but_the_loss_scale(lear
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> list[Arrays]:
+def under_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("together")
     ended = under_msrun(PROGRAM, "together", folder=folder)
     assert ended.returncode == 0, ended.stderr
-    return [arrays(folder / f"together {rank}.npz") for rank in (0, 1)]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def together(under_two: Path) -> list[Arrays]:
+    return of_ranks(under_two, "together", 2)
+
+
+def test_processes_agree_on_the_mean_of_their_statistics(under_two: Path) -> None:
+    assert_agreed(of_ranks(under_two, "before", 2), of_ranks(under_two, "agreed", 2))
 
 
 def test_two_processes_with_synchronised_norms_are_one_with_whole_batches(together: list[Arrays]) -> None:

@@ -1,9 +1,15 @@
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from interpreters import ROOT, of_ranks
+from learning import assert_agreed
 from models.frameworks import torch_network
 from models.training import torch_learner
 from models.training.learner import Batch, LossScale, State
@@ -185,3 +191,34 @@ def test_a_device_that_is_not_there_is_told(device: str, told: str) -> None:
     recipe = small()
     with pytest.raises(ValueError, match=told):
         torch_learner.build(recipe, weights_for(recipe), device=device)
+
+
+@pytest.fixture(scope="module")
+def under_three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("together")
+    support = ROOT / "tests" / "support"
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{support}"}
+    ended = subprocess.run(
+        [*words, str(support / "torch_learning.py")],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return folder
+
+
+def test_three_processes_that_take_over_a_state_go_on_to_the_bit(under_three: Path) -> None:
+    """Of two the sum is the same in each order, of three it is not."""
+    unbroken, resumed = (of_ranks(under_three, name, 3) for name in ("onwards", "onwards again"))
+    for one, other in zip(unbroken, resumed, strict=True):
+        assert one.keys() == other.keys()
+        assert all(one[key].tobytes() == other[key].tobytes() for key in one)
+
+
+def test_processes_agree_on_the_mean_of_their_statistics(under_three: Path) -> None:
+    assert_agreed(of_ranks(under_three, "before", 3), of_ranks(under_three, "agreed", 3))

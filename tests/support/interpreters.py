@@ -68,3 +68,8 @@ def arrays(file: Path) -> dict[str, NDArray[np.float32]]:
     """Read the arrays that a program has left."""
     with np.load(file) as found:
         return dict(found)
+
+
+def of_ranks(folder: Path, name: str, size: int) -> list[dict[str, NDArray[np.float32]]]:
+    """Read what each of several processes has left under a name."""
+    return [arrays(folder / f"{name} {rank}.npz") for rank in range(size)]

@@ -76,6 +76,33 @@ def flat(state: State) -> Arrays:
     return {f"{kind}.{name}": array for kind, arrays in kinds.items() for name, array in arrays.items()}
 
 
+def part(whole: Batch, rank: int, size: int) -> Batch:
+    """Return the rows of one of several processes."""
+    mine = np.array_split(np.arange(len(whole.rows)), size)[rank]
+    return Batch(rows=whole.rows[mine], labels=whole.labels[mine])
+
+
+def apart(state: State, rank: int) -> State:
+    """Return the state with norm statistics that only this process has."""
+
+    def moved(weights: Weights) -> Weights:
+        return {
+            name: array * np.float32(rank + 1) if ".running_" in name else array
+            for name, array in weights.items()
+        }
+
+    return replace(state, weights=moved(state.weights), raw=moved(state.raw))
+
+
+def assert_agreed(before: Sequence[Arrays], agreed: Sequence[Arrays]) -> None:
+    """Check that processes have the mean of the norm statistics that each had, and all else as it was."""
+    for key, array in before[0].items():
+        expected = np.mean([one[key] for one in before], axis=0) if ".running_" in key else array
+        for one in agreed:
+            assert np.allclose(one[key], expected, rtol=1e-5), key
+    assert any(".running_" in key for key in before[0])
+
+
 def with_scale(state: State, factor: float) -> State:
     """Return the state with another loss scale."""
     return replace(state, loss_scale=LossScale(factor=factor))

@@ -18,12 +18,14 @@ from learning import (
     STEPS,
     SYNCHRONISED,
     Arrays,
+    apart,
     first_weights,
     flat,
+    part,
     play,
     with_scale,
 )
-from models.training.learner import Batch, Learner
+from models.training.learner import Learner
 from models.training.recipe import Recipe
 from models.training.run import Framework, build_learner
 
@@ -67,17 +69,16 @@ def learn() -> None:
 def together() -> None:
     learner = built(SYNCHRONISED)
     rank = learner.world.rank
-    steps = [[_half(batches[0], rank)] for batches in STEPS]
+    steps = [[part(batches[0], rank, 2)] for batches in STEPS]
     found = play(learner, steps, RATE)
     mine = np.array([[2.0**53, 0.1 + rank], [-(2.0**24) - 1, rank]])
     save(f"together {rank}", {**found, "sum": learner.world.sum(mine)})
+    before = apart(learner.state(), rank)
+    learner.restore(before)
+    learner.agree()
+    save(f"before {rank}", flat(before))
+    save(f"agreed {rank}", flat(learner.state()))
     learner.world.close()
-
-
-def _half(whole: Batch, rank: int) -> Batch:
-    middle = len(whole.rows) // 2
-    mine = slice(rank * middle, (rank + 1) * middle)
-    return Batch(rows=whole.rows[mine], labels=whole.labels[mine])
 
 
 if __name__ == "__main__":
