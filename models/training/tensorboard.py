@@ -1,20 +1,26 @@
 """Draw a training in TensorBoard: steps and epochs -> event files. Needs the extra `tensorboard`."""
 
+import time
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from models.training.watching import EpochRecord, StepRecord
 
 
 class TensorBoard:
-    """Writes event files into a folder; what follows the step where a training is resumed is taken back."""
+    """Writes event files into a folder; what follows the step where a training is resumed is taken back.
+
+    It does so at once, where SummaryWriter has a thread: that ends on a full disk, and a training then waits for it.
+    """
 
     def __init__(self, folder: Path, *, resumed_at: int = 0) -> None:
         # Without the suffix, a file that was begun in the same second would be overwritten.
-        self._writer = SummaryWriter(
-            str(folder), purge_step=resumed_at + 1, filename_suffix=f".{resumed_at:09}"
-        )
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"), filename_suffix=f".{resumed_at:09}")
+        self._write(Event(step=resumed_at + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def stepped(self, record: StepRecord) -> None:
         """Add a point to the curves of the steps."""
@@ -38,4 +44,8 @@ class TensorBoard:
         self._writer.close()
 
     def _add(self, curve: str, value: float, step: int) -> None:
-        self._writer.add_scalar(curve, value, step)
+        self._write(Event(step=step, summary=scalar(curve, value)))
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._writer.write_event(event)

@@ -1,8 +1,11 @@
+import resource
+import signal
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from models.training.evaluation import Evaluation
@@ -77,3 +80,20 @@ def test_a_resumed_training_takes_back_what_it_takes_again(tmp_path: Path) -> No
     board.close()
     losses = {step: value for (curve, step), value in _points(tmp_path).items() if curve == "training/loss"}
     assert losses == {1: 1.0, 2: 1.0, 3: 1.0, 4: 2.0}
+
+
+def test_a_full_disk_is_told_at_the_latest_when_an_epoch_ends(tmp_path: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    board = TensorBoard(tmp_path)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+        with pytest.raises(OSError, match="File too large"):  # noqa: PT012 - as soon as what is written is flushed
+            for step in range(1, 10):
+                board.stepped(_step(step, 1.0))
+            board.epoch_ended(
+                EpochRecord(epoch=1, step=9, loss=1.0, evaluation=None, is_best=False, checkpoint=None)
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        board.close()
