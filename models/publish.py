@@ -16,7 +16,7 @@ from models.errors import InvalidValueError
 
 Files: TypeAlias = Mapping[str, Content]
 
-_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION_NAME = re.compile(r"[1-9][0-9]*")
 _STAGING = ".publishing-"
 
@@ -43,8 +43,8 @@ def drafted(repository: Path, model: str, version: int | None = None) -> Iterato
     Without a version it is the newest plus one. Raises InvalidValueError for a bad name or a version that
     exists, and OSError when the files cannot be written. What a killed publisher has left is removed.
     """
-    if not _MODEL_NAME.fullmatch(model):
-        raise InvalidValueError(f"model is {model!r}; allowed is {_MODEL_NAME.pattern}")
+    if not MODEL_NAME.fullmatch(model):
+        raise InvalidValueError(f"model is {model!r}; allowed is {MODEL_NAME.pattern}")
     folder = repository / model
     target = folder / str(newest_version(folder) + 1 if version is None else version)
     if not _VERSION_NAME.fullmatch(target.name):

@@ -13,13 +13,16 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from models.errors import InvalidValueError
 from models.initial import REFERENCE_INITIALISATIONS, Initialisation
-from models.networks import Network, describe
+from models.networks import Network, SelectiveKernel, describe
 from models.preprocessing import PREPROCESSINGS, Preprocessing
+from models.publish import MODEL_NAME
 from models.training.schedules import Schedule
 
 BUNDLED = Path(__file__).parent / "recipes"
 
-Count: TypeAlias = Annotated[int, Field(ge=1)]
+Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000)]
+Pixels: TypeAlias = Annotated[int, Field(ge=1, le=4096)]
+Name: TypeAlias = Annotated[str, Field(pattern=f"^({MODEL_NAME.pattern})$")]  # of a folder, and of a model
 Share: TypeAlias = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Amount: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -36,8 +39,8 @@ class NetworkChoice(_Strict):
     """Which network is trained; how its stem pools is the description's own unless it is said."""
 
     name: str
-    classes: Annotated[int, Field(ge=2)]
-    width: Positive = 1.0
+    classes: Annotated[int, Field(ge=2, le=100_000)]
+    width: Annotated[Positive, Field(le=16)] = 1.0
     stem_pool: Literal["ceil", "padded"] | None = None
 
     def describe(self) -> Network:
@@ -58,9 +61,9 @@ class DataChoice(_Strict):
     format: Literal["folder", "cifar10", "synthetic"]
     train: str = ""
     evaluation: str = ""
-    images: Annotated[int, Field(ge=0)] = 0
+    images: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     is_cached: bool = False
-    workers: Count = 4
+    workers: Annotated[int, Field(ge=1, le=256)] = 4
 
     @property
     def evaluation_name(self) -> str:
@@ -73,9 +76,9 @@ class PreprocessingChoice(_Strict):
     """How pictures become rows, in training's end and in the served model alike: a name, and what differs."""
 
     name: Literal["standard", "mindspore", "cifar10"] = "standard"
-    input_size: Count = 224
+    input_size: Pixels = 224
     mode: Literal["shortest", "exact"] | None = None
-    size: Count | None = None
+    size: Pixels | None = None
     interpolation: Literal["bilinear", "bicubic"] | None = None
     antialias: bool | None = None
     mean: Channels | None = None
@@ -107,7 +110,7 @@ class Augmentation(_Strict):
     """
 
     crop: Literal["none", "padded", "resized"] = "none"
-    padding: Annotated[int, Field(ge=0)] = 4
+    padding: Annotated[int, Field(ge=0, le=4096)] = 4
     scale: tuple[Positive, Positive] = (0.08, 1.0)
     aspect: tuple[Positive, Positive] = (3 / 4, 4 / 3)
     mirror: bool = False
@@ -121,7 +124,7 @@ class Augmentation(_Strict):
 class SmallFirst(_Strict):
     """For how many `epochs` training begins with rows of a smaller `input_size`, whose steps take less time."""
 
-    input_size: Count
+    input_size: Pixels
     epochs: Count
 
 
@@ -196,7 +199,7 @@ class Recipe(_Strict):
     and published then.
     """
 
-    name: str
+    name: Name
     network: NetworkChoice
     data: DataChoice
     preprocessing: PreprocessingChoice = field(default_factory=PreprocessingChoice)
@@ -266,7 +269,7 @@ def parse_recipe(document: Mapping[str, Any], *, where: str) -> Recipe:
 def _found(where: str) -> Path:
     bundled = BUNDLED / f"{where}.yaml"
     path = Path(where)
-    if not path.exists() and bundled.exists():
+    if not path.is_file() and bundled.exists():
         return bundled
     if not path.is_file():
         names = ", ".join(sorted(file.stem for file in BUNDLED.glob("*.yaml")))
@@ -306,14 +309,20 @@ def _contradictions(recipe: Recipe) -> list[str]:
     faults = _faults_of(recipe.network.describe) + _faults_of(recipe.preprocessing.build)
     faults += _faults_of_small_first(recipe)
     faults += recipe.schedule.faults(recipe.epochs)
-    data, augmentation = recipe.data, recipe.augmentation
+    data = recipe.data
     if data.format == "synthetic" and not data.images:
         faults.append("data.images: synthetic pictures need a number of at least 1, and not 0")
     if data.format != "synthetic" and not data.train:
         faults.append(f"data.train: {data.format} needs a path or URL")
-    for key, (low, high) in {"scale": augmentation.scale, "aspect": augmentation.aspect}.items():
-        if low > high:
-            faults.append(f"augmentation.{key}: allowed is a rising pair, and not {low:g}, {high:g}")
+    if recipe.optimizer.nesterov and not recipe.optimizer.momentum:
+        faults.append("optimizer.nesterov: there is no momentum to look ahead of; allowed is more than 0")
+    even = 1 - 1 / recipe.network.classes
+    if recipe.label_smoothing > even:
+        faults.append(
+            f"label_smoothing: allowed is at most {even:g}, where all classes have the same share,"
+            f" and not {recipe.label_smoothing:g}"
+        )
+    faults += _faults_of_augmentation(recipe.augmentation) + _faults_of_norms(recipe)
     if recipe.precision.compute == "f32" and recipe.precision.loss_scale == "dynamic":
         faults.append("precision.loss_scale: dynamic is for f16 and bf16, and not for f32")
     if recipe.start.replaces_head and not recipe.start.checkpoint:
@@ -328,6 +337,27 @@ def _faults_of(build: Callable[[], object]) -> list[str]:
         build()
     except InvalidValueError as error:
         return [str(error)]
+    return []
+
+
+def _faults_of_augmentation(augmentation: Augmentation) -> list[str]:
+    pairs = {"scale": augmentation.scale, "aspect": augmentation.aspect}
+    faults = [
+        f"augmentation.{key}: allowed is a rising pair, and not {low:g}, {high:g}"
+        for key, (low, high) in pairs.items()
+        if low > high
+    ]
+    if augmentation.scale[1] > 1:
+        faults.append(f"augmentation.scale: allowed are shares up to 1, and not {augmentation.scale[1]:g}")
+    return faults
+
+
+def _faults_of_norms(recipe: Recipe) -> list[str]:
+    if recipe.batch > 1 or recipe.norms != "per_device" or _faults_of(recipe.network.describe):
+        return []
+    gate = recipe.network.describe().gate
+    if isinstance(gate, SelectiveKernel) and gate.has_fuse_norm:
+        return [f"batch: the norm in the gate of {recipe.network.name} needs at least 2 pictures, and not 1"]
     return []
 
 

@@ -38,7 +38,7 @@ class Span:
 class _Schedule:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    rate: Positive
+    rate: Annotated[Positive, Field(le=1e6)]
     warmup_epochs: Amount = 0
 
     def faults(self, epochs: int) -> list[str]:

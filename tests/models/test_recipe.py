@@ -70,6 +70,10 @@ def test_a_schedule_of_another_kind_takes_the_place_of_all_its_keys(tmp_path: Pa
         ("data.format=tfrecord", "data.format", "'tfrecord'"),
         ("precision.compute=int8", "precision.compute", "'int8'"),
         ("seed=-1", "seed", "-1"),
+        ("name=../up", "name", "'../up'"),
+        ("epochs=99999999999999999999", "epochs", "99999999999999999999"),
+        ("preprocessing.input_size=1000000", "preprocessing.input_size", "1000000"),
+        ("schedule.rate=1e+300", "schedule.poly.rate", "1e+300"),
     ],
 )
 def test_what_no_recipe_may_say_is_told_with_key_and_value(
@@ -95,6 +99,9 @@ def test_what_no_recipe_may_say_is_told_with_key_and_value(
         ("network.width=0.3", "width is 0.3"),
         ("network.name=resnet18", "network is 'resnet18'"),
         ("preprocessing.size=16", "size is 16"),
+        ("augmentation.scale=[2, 3]", "augmentation.scale"),
+        ("optimizer={nesterov: true, momentum: 0}", "optimizer.nesterov"),
+        ("label_smoothing=0.8", "label_smoothing: allowed is at most 0.75"),
     ],
 )
 def test_contradictions_are_told_before_the_first_step(override: str, told: str, tmp_path: Path) -> None:
@@ -177,3 +184,17 @@ def test_every_key_of_a_recipe_is_documented() -> None:
             section = name.rpartition(".")[0] or section
             documented.add(f"{section}.{name.removeprefix('.').rpartition('.')[2]}" if section else name)
     assert set(keys_of(Recipe)) <= documented
+
+
+def test_one_picture_has_no_statistics_where_the_gate_has_a_norm(tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, "network.name=sknet8", "batch=1")
+    assert fault == "batch: the norm in the gate of sknet8 needs at least 2 pictures, and not 1"
+    read_recipe(written(tmp_path), ["network.name=sknet8", "batch=1", "norms=frozen"])
+
+
+def test_a_folder_of_its_name_does_not_hide_a_bundled_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert read_recipe("demo").name == "demo"
