@@ -37,7 +37,7 @@ class Service:
     connections: int = 4
 
     def __post_init__(self) -> None:
-        if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
+        if not _is_of_server(self.url):
             raise InvalidValueError(f"url is {self.url!r}; allowed is one such as http://127.0.0.1:8000")
         if self.connections < 1:
             raise InvalidValueError(f"connections is {self.connections}; allowed is at least 1")
@@ -51,6 +51,14 @@ class ServedModel:
     engine: str
     network: str
     labels: tuple[str, ...]
+
+
+def _is_of_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port or an address that is none
+        return False
 
 
 def find_served(service: Service) -> ServedModel:
@@ -87,8 +95,11 @@ def evaluate_served(model: ServedModel, dataset: Dataset) -> Evaluation:
             )
             for first in range(service.connections)
         ]
-        for asker in askers:
-            asker.result()
+        try:
+            for asker in askers:
+                asker.result()
+        finally:
+            stopped.set()  # of an interruption no asker knows
     return _counted(best, dataset.labels, len(dataset.names))
 
 

@@ -1,5 +1,7 @@
 import json
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,6 +47,7 @@ class Answers:
     refusals: dict[int, list[int]] = field(default_factory=dict)  # picture -> statuses
     asked: list[tuple[int, str]] = field(default_factory=list)
     drops: set[int] = field(default_factory=set)  # pictures at which the connection is ended, once
+    pause_s: float = 0.0  # before each answer
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def index_of(self, body: bytes) -> int:
@@ -74,6 +77,7 @@ def _handler(answers: Answers) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             index = answers.index_of(body)
+            time.sleep(answers.pause_s)
             with answers.lock:
                 answers.asked.append((index, self.path))
                 is_dropped = index in answers.drops
@@ -201,6 +205,27 @@ def test_what_is_no_server_of_models_is_told() -> None:
         elsewhere = Service(url=service.url.removesuffix("/base") + "/else", model="zoo")
         with pytest.raises(InvalidValueError, match="describes no model"):
             find_served(elsewhere)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:99999", "http://[::1", "ftp://127.0.0.1", "127.0.0.1:8000"]
+)
+def test_what_is_no_url_of_a_server_is_told(url: str) -> None:
+    with pytest.raises(InvalidValueError, match=r"url is .*; allowed is one such as"):
+        Service(url=url, model="zoo")
+
+
+def test_an_interruption_ends_the_asking() -> None:
+    dataset, answers = _random(240)
+    with _serving(answers) as service:
+        served = find_served(service)
+        main = threading.main_thread().ident
+        interruption = threading.Timer(0.1, signal.pthread_kill, [main, signal.SIGINT])
+        answers.pause_s = 0.02
+        interruption.start()
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_served(served, dataset)
+    assert len(answers.asked) < 200
 
 
 def test_a_server_that_is_not_there_is_told() -> None:
