@@ -37,6 +37,8 @@ def read_picture(path: str | Path) -> Image.Image:
         return decoded(body)
     except InvalidValueError as error:
         raise InvalidValueError(f"{path} {error}") from error
+    except MemoryError as error:
+        raise InvalidValueError(f"{path} needs more memory than there is") from error
 
 
 def decoded(body: bytes) -> Image.Image:

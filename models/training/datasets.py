@@ -212,11 +212,17 @@ def class_names(folder: str, key: str) -> tuple[str, ...]:
         raise InvalidValueError(
             f"{key} {folder} cannot be read: {error.strerror}; allowed is a folder with a folder for each class"
         ) from error
+    if unreadable := [name for name in names if not _is_utf8(name)]:
+        raise InvalidValueError(f"{key} {folder} has a folder {unreadable[0]!r}; allowed are names in UTF-8")
     if not names:
         raise InvalidValueError(
             f"{key} {folder} has no folders; allowed is a folder of pictures for each class"
         )
     return tuple(names)
+
+
+def _is_utf8(name: str) -> bool:
+    return name == name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _check_same_classes(choice: DataChoice, evaluation: str) -> None:
@@ -246,11 +252,13 @@ def _picture_files(folder: Path) -> list[str]:
     except OSError as error:
         raise InvalidValueError(f"{folder} cannot be read: {error.strerror}") from error
     for entry in entries:
-        if not entry.name.lower().endswith(SUFFIXES) or entry.is_dir():
+        if entry.is_dir() or not entry.name.lower().endswith(SUFFIXES):
             raise InvalidValueError(
                 f"{entry.path} is no picture by its name; allowed in the folder of a class are {FORMATS}"
                 f" files ({', '.join(SUFFIXES)})"
             )
+        if not entry.is_file():
+            raise InvalidValueError(f"{entry.path} is no file, or a link that leads to none")
     if not entries:
         raise InvalidValueError(f"{folder} has no pictures; allowed is at least one in the folder of a class")
     return sorted(entry.path for entry in entries)

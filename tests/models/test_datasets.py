@@ -1,3 +1,4 @@
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -99,6 +100,22 @@ def test_anything_else_in_the_folder_of_a_class_is_refused(name: str, tmp_path: 
         f"{stray} is no picture by its name; allowed in the folder of a class are JPEG, PNG or WebP files"
         " (.jpg, .jpeg, .png, .webp)",
     )
+
+
+def test_what_would_be_waited_for_for_ever_is_refused(tmp_path: Path) -> None:
+    choice = _choice(tmp_path)
+    pipe, link = Path(choice.train, "cat/pipe.jpg"), Path(choice.train, "cat/link.jpg")
+    os.mkfifo(pipe)
+    _refused(choice, f"{pipe} is no file, or a link that leads to none")
+    pipe.unlink()
+    link.symlink_to("nowhere")
+    _refused(choice, f"{link} is no file, or a link that leads to none")
+
+
+def test_a_class_whose_name_no_report_could_hold_is_refused(tmp_path: Path) -> None:
+    choice = _choice(tmp_path)
+    os.mkdir(os.path.join(os.fsencode(choice.train), b"c\xe9\xff"))  # noqa: PTH102, PTH118 - no Path holds bytes
+    _refused(choice, f"data.train {choice.train} has a folder 'c\\udce9\\udcff'; allowed are names in UTF-8")
 
 
 def test_a_damaged_picture_is_named_when_it_is_asked_for(tmp_path: Path) -> None:
