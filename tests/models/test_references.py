@@ -44,7 +44,11 @@ def test_each_command_is_one_that_the_parser_takes(line: str) -> None:
     )
     arguments = cli.parser().parse_args(words)
     if arguments.command == "train":
-        assert read_recipe(arguments.recipe, arguments.overrides).name == arguments.recipe
+        recipe = read_recipe(arguments.recipe, arguments.overrides)
+        assert recipe.name == arguments.recipe
+        if recipe.data.format == "folder":  # of which both parts lie somewhere else, or neither
+            keys = {override.partition("=")[0] for override in arguments.overrides}
+            assert ("data.train" in keys) == ("data.evaluation" in keys)
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
