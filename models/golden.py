@@ -12,6 +12,7 @@ from onnx.numpy_helper import to_array
 from onnx.reference import ReferenceEvaluator
 from PIL import Image
 
+from models.errors import InvalidValueError
 from models.preprocessing import Preprocessing
 
 
@@ -32,7 +33,13 @@ def golden_samples(logits: NDArray[np.float32], temperature: float) -> tuple[Sam
     """Return the golden samples from the logits of the golden rows.
 
     An engine never takes part: what it computes is what the samples are there to check.
+    Raises InvalidValueError for logits that are no numbers.
     """
+    if not np.isfinite(logits).all():
+        raise InvalidValueError(
+            "the network answers no numbers to the golden pictures, so its weights have overflowed; allowed are"
+            " weights of a training that went well"
+        )
     return tuple(
         Sample(png=_png(image), scores=tuple(float(f"{score:.7g}") for score in row))
         for image, row in zip(pictures(), softmax(logits / temperature), strict=True)

@@ -1,18 +1,21 @@
 """Bring data from an object storage, and results to one: URL <-> files.
 
-A URL is whatever fsspec reaches: s3:// through s3fs, an S3 endpoint such as OBS's too; file:// for a mounted one.
+A URL is whatever fsspec reaches: s3:// through s3fs, an S3 endpoint such as OBS's too; file:// for a mounted one;
+https:// for a file that is fetched.
 """
 
 import fcntl
 import hashlib
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Self
+from typing import Self, TypeAlias
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -23,7 +26,11 @@ from models.publish import Draft, drafted, newest_of
 
 CACHE_VARIABLE = "CARDINAL_CACHE_FOLDER"
 
+Sizes: TypeAlias = Mapping[str, int | None]  # a web server may not say it
+
 _STREAMS = 16
+
+_WITHOUT_FOLDERS = {"http", "https"}  # where a listing would be the file itself, read for links
 
 # Where an object appears whole or not at all. Elsewhere it is sent under another name, and then renamed.
 _OBJECT_STORAGES = {"abfs", "az", "gcs", "gs", "obs", "oss", "s3", "s3a"}
@@ -79,12 +86,23 @@ class Mirror:
             self._place.remove(name)
             del self._sent[name]
 
+    def take_over(self, folder: Path, pattern: str) -> None:
+        """Count as sent what lies there of names that never change, in its size or gone from the folder."""
+        files = _visible(folder)
+        for name, size in self._place.objects().items():
+            if not fnmatch(name, pattern):
+                continue
+            if name not in files:
+                self._sent[name] = (0, 0)
+            elif _has_size(files[name], size):
+                self._sent[name] = _state(files[name])
+
     def names(self) -> list[str]:
         """Return the names of all that lies there."""
         return sorted(self._place.objects())
 
     def fetch(self, folder: Path) -> None:
-        """Bring all that lies there into a folder, whose files then appear together.
+        """Bring all that lies there into a folder; files appear when all have arrived, in the order of their names.
 
         Hidden parts of a fetch that broke off are gone on with. Processes of one machine wait for one another, and
         what is there in its size is not fetched twice. Raises TransferFailedError.
@@ -92,7 +110,7 @@ class Mirror:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder / ".fetch.lock"):
             objects = self._place.objects()
-            missing = [name for name, size in objects.items() if not _has_size(folder / name, size)]
+            missing = [name for name in sorted(objects) if not _has_size(folder / name, objects[name])]
             parts = {name: (folder / name).with_name(f".{PurePosixPath(name).name}.part") for name in missing}
             self._place.get_all(parts, objects)
             for name, part in parts.items():
@@ -145,9 +163,11 @@ class _Place:
             ) from error
         return cls(url.rstrip("/"), storage, root.rstrip("/"))
 
-    def objects(self) -> dict[str, int]:
+    def objects(self) -> Sizes:
         """Return the sizes of all objects there, by their names below it; a single object's name is empty."""
         with self._told("listed"):
+            if not _WITHOUT_FOLDERS.isdisjoint(_protocols(self.storage)):
+                return {"": self.storage.info(self.root).get("size")}
             self.storage.invalidate_cache()
             found = self.storage.find(self.root, detail=True)
         sizes = {
@@ -160,7 +180,7 @@ class _Place:
                 raise InvalidValueError(f"{self.url} holds {name!r}; allowed are names without '..'")
         return sizes
 
-    def get(self, name: str, size: int, target: Path) -> None:
+    def get(self, name: str, size: int | None, target: Path) -> None:
         """Fetch an object, unless it is there in its size."""
         if _has_size(target, size):
             return
@@ -169,15 +189,23 @@ class _Place:
             self.storage.get_file(f"{self.root}/{name}".rstrip("/"), str(target))
             _check_size(target.stat().st_size, size)
 
-    def get_all(self, targets: Mapping[str, Path], sizes: Mapping[str, int]) -> None:
+    def get_all(self, targets: Mapping[str, Path], sizes: Sizes) -> None:
         """Fetch objects, some at a time; what has arrived when one cannot be had stays there."""
+        left = deque(targets)
+
+        def fetch() -> None:
+            with suppress(IndexError):
+                while True:
+                    name = left.popleft()
+                    self.get(name, sizes[name], targets[name])
+
         with ThreadPoolExecutor(_STREAMS, thread_name_prefix="fetch") as threads:
-            begun = [threads.submit(self.get, name, sizes[name], target) for name, target in targets.items()]
+            begun = [threads.submit(fetch) for _ in range(_STREAMS)]
             try:
                 for one in as_completed(begun):
                     one.result()
             finally:
-                threads.shutdown(cancel_futures=True)
+                left.clear()
 
     def put(self, file: Path, name: str) -> None:
         """Send a file, which appears there at once."""
@@ -215,12 +243,12 @@ def _state(file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _has_size(file: Path, size: int) -> bool:
+def _has_size(file: Path, size: int | None) -> bool:
     return file.is_file() and file.stat().st_size == size
 
 
-def _check_size(arrived: int, sent: int) -> None:
-    if arrived != sent:
+def _check_size(arrived: int, sent: int | None) -> None:
+    if sent is not None and arrived != sent:
         raise OSError(f"{arrived} of its {sent} bytes arrived")
 
 

@@ -27,7 +27,7 @@ class Feed:
     def __init__(self, recipe: Recipe, dataset: Dataset, world: World) -> None:
         self._recipe, self._dataset, self._world = recipe, dataset, world
         rows = recipe.batch * recipe.accumulate * world.size
-        self.rows_per_step = rows
+        self.rows_per_step, self.pictures = rows, len(dataset)
         self.steps = len(dataset) // rows
         if not self.steps:
             raise InvalidValueError(

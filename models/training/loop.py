@@ -5,14 +5,16 @@ Every process of a training runs it; the first one writes, and tells the watcher
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from models.errors import TrainingFailedError
+import numpy as np
+
+from models.errors import InvalidValueError, TrainingFailedError
 from models.training.datasets import Dataset
 from models.training.evaluation import Evaluation, evaluate
 from models.training.feeding import Feed
-from models.training.learner import Learner, Step
+from models.training.learner import Learner, State, Step
 from models.training.recipe import Recipe
 from models.training.savepoints import Accuracy, Position, Savepoint, Shelf
 from models.training.schedules import rates
@@ -35,17 +37,30 @@ class Training:
 def train(training: Training, position: Position) -> Position:
     """Train from a position to the end of the recipe, and return the last position.
 
-    Raises TrainingFailedError for a loss that is no number; InvalidValueError for a damaged picture and OSError for a
-    full disk. Checkpoints that were written before stay.
+    Raises TrainingFailedError for a loss that is no number, a damaged picture or a full disk, with the step.
+    Checkpoints that were written before stay.
     """
+    reached = position
+    try:
+        for reached in _positions(training, position):  # noqa: B007 - it says where a fault was met
+            pass
+    except (InvalidValueError, OSError) as error:
+        step = reached.epoch * training.feed.steps + reached.step + 1
+        raise TrainingFailedError(f"{error}, at step {step}; {training.shelf.kept()}") from error
+    return reached
+
+
+def _positions(training: Training, position: Position) -> Iterator[Position]:
+    """Train, and yield each position that is reached."""
     recipe, learner, feed = training.recipe, training.learner, training.feed
     rate_of = rates(recipe.schedule, steps_per_epoch=feed.steps, epochs=recipe.epochs)
     for epoch in range(position.epoch, recipe.epochs):
         clock = time.monotonic()
         for batches in feed.epoch(epoch, position.step):
             number = epoch * feed.steps + position.step
+            scale = learner.loss_scale.factor
             step = learner.step(batches, rate_of[number])
-            _check(training, step, number)
+            _check(training, step, number, scale)
             position = _moved(position, step)
             began, clock = clock, time.monotonic()
             record = StepRecord(
@@ -64,15 +79,17 @@ def train(training: Training, position: Position) -> Position:
             if every and position.step % every == 0 and position.step < feed.steps:
                 learner.agree()
                 _save(training, position, evaluation=None, is_best=False)
+            yield position
         position = _end_epoch(training, position)
-    return position
+        yield position
 
 
-def _check(training: Training, step: Step, number: int) -> None:
-    if math.isfinite(step.loss) and not (step.is_skipped and training.learner.loss_scale.factor <= 1):
+def _check(training: Training, step: Step, number: int, scale: float) -> None:
+    """Refuse a step that came to no number, unless a smaller loss scale than this one may help."""
+    if step.is_skipped and scale > 1:
+        return  # the weights are as they were
+    if math.isfinite(step.loss) and not step.is_skipped:
         return
-    if step.is_skipped and training.learner.loss_scale.factor > 1:
-        return  # a smaller loss scale may help, and the weights are as they were
     what = "the gradients overflow at a loss scale of 1" if step.is_skipped else f"the loss is {step.loss}"
     raise TrainingFailedError(f"{what} at step {number + 1}; {training.shelf.kept()}")
 
@@ -102,7 +119,17 @@ def _end_epoch(training: Training, position: Position) -> Position:
             batch=recipe.batch,
             workers=recipe.data.workers,
         )
-    is_best = evaluation is not None and (ended.best_top1 is None or evaluation.top1 > ended.best_top1)
+    if (
+        evaluation and is_last and not math.isfinite(evaluation.loss)
+    ):  # before that, norms may still lack statistics
+        raise TrainingFailedError(
+            f"the evaluation loss is {evaluation.loss} in the end; {training.shelf.kept()}"
+        )
+    is_best = (
+        evaluation is not None
+        and math.isfinite(evaluation.loss)
+        and (ended.best_top1 is None or evaluation.top1 > ended.best_top1)
+    )
     if evaluation and is_best:
         ended = replace(ended, best_top1=evaluation.top1, best_epoch=ended.epoch)
     is_saved = is_best or is_last or ended.epoch % recipe.checkpoints.every_epochs == 0
@@ -114,9 +141,7 @@ def _end_epoch(training: Training, position: Position) -> Position:
         is_best=is_best,
         checkpoint=training.shelf.path(ended) if is_saved else None,
     )
-    for (
-        watcher
-    ) in training.watchers:  # before the checkpoint: what follows the last one is told again on resuming
+    for watcher in training.watchers:  # before the checkpoint: what follows that is told again on resuming
         watcher.epoch_ended(record)
     if is_saved:
         _save(training, ended, evaluation=evaluation, is_best=is_best)
@@ -124,10 +149,14 @@ def _end_epoch(training: Training, position: Position) -> Position:
 
 
 def _save(training: Training, position: Position, *, evaluation: Evaluation | None, is_best: bool) -> None:
-    """Write a checkpoint in the first process."""
+    """Write a checkpoint in the first process, unless the last step came to no numbers, which no loss tells of yet."""
     learner = training.learner
     if learner.world.rank:
         return
+    state = learner.state()
+    if not _is_finite(state):
+        step = position.epoch * training.feed.steps + position.step
+        raise TrainingFailedError(f"the weights overflow after step {step}; {training.shelf.kept()}")
     point = Savepoint(
         recipe=training.recipe,
         framework=learner.framework,
@@ -135,9 +164,15 @@ def _save(training: Training, position: Position, *, evaluation: Evaluation | No
         devices=learner.world.size,
         position=position,
         accuracy=_accuracy(evaluation) if evaluation else None,
-        state=learner.state(),
+        pictures=training.feed.pictures,
+        state=state,
     )
     training.shelf.put(point, is_best=is_best)
+
+
+def _is_finite(state: State) -> bool:
+    kinds = (state.weights, state.raw, state.velocities)
+    return all(np.isfinite(array).all() for arrays in kinds for array in arrays.values())
 
 
 def _accuracy(evaluation: Evaluation) -> Accuracy:

@@ -4,20 +4,22 @@ The folder holds recipe.yaml, log.jsonl, tensorboard/, report.html, and checkpoi
 and steps, and the best.
 """
 
+import fcntl
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.checkpoints import Wish, import_weights, read_checkpoint
-from models.errors import InvalidValueError, TrainingFailedError
+from models.errors import InvalidValueError
 from models.initial import initial_weights, whitened_stem
 from models.networks import Network
 from models.storage import Mirror, cache_folder, fetched
@@ -29,7 +31,7 @@ from models.training.progress import Progress
 from models.training.recipe import Recipe, as_document
 from models.training.report import Report, ReportWriter
 from models.training.savepoints import Position, Savepoint, Shelf, read_savepoint
-from models.training.sending import Sending
+from models.training.sending import CHECKPOINTS, Sending
 from models.training.watching import JsonLines, Watcher
 from models.weights import Array, Weights
 
@@ -40,6 +42,8 @@ _LEARNERS: dict[Framework, tuple[str, dict[str, bool]]] = {
     "mindspore": ("models.training.mindspore_learner", {}),
     "mindspore-split": ("models.training.mindspore_learner", {"is_split": True}),
 }
+
+_WITHOUT_EFFECT = ("data.workers", "data.is_cached")  # on what is learnt
 
 _LOOKED_AT, _AT_ONCE = 1000, 10  # pictures whose patches whiten the stem
 
@@ -84,17 +88,22 @@ def run(order: Order) -> Ended:
     evaluation = _evaluation(recipe, network, pictures)
     weights = point.state.weights if point else _first_weights(recipe, network, pictures)
     learner = build_learner(order.framework, recipe, weights, device=order.device)
-    try:
+    with ExitStack() as ending:
+        ending.callback(learner.world.close)
+        is_first = learner.world.rank == 0
+        if is_first:
+            ending.enter_context(_held(order.folder))
         if point:
             _check_devices(point, learner)
+            _check_pictures(point, pictures)
             learner.restore(point.state)
-            if learner.world.rank == 0:
+            if is_first:
                 shelf.mend(point.position)
         position = point.position if point else Position()
         feed = Feed(recipe, pictures, learner.world)
         taken = position.epoch * feed.steps + position.step
-        watchers = _watchers(order, learner, pictures.names, taken) if learner.world.rank == 0 else []
-        sending = Sending(mirror, order.folder, shelf) if mirror and learner.world.rank == 0 else None
+        watchers = _watchers(order, learner, pictures.names, taken) if is_first else []
+        sending = Sending(mirror, order.folder, shelf) if mirror and is_first else None
         if sending:
             watchers.append(sending)
         training = Training(
@@ -109,17 +118,13 @@ def run(order: Order) -> Ended:
         position = _trained(training, position)
         if sending:
             sending.check()
-    finally:
-        learner.world.close()
     return Ended(rank=learner.world.rank, best=shelf.best(), newest=shelf.newest(), top1=position.best_top1)
 
 
 def _trained(training: Training, position: Position) -> Position:
-    """Train; tell of a damaged picture or a full disk what is left of the run."""
+    """Train, and let those who watch finish."""
     try:
         return train(training, position)
-    except (InvalidValueError, OSError) as error:
-        raise TrainingFailedError(f"{error}; {training.shelf.kept()}") from error
     finally:
         for watcher in training.watchers:
             with suppress(OSError):  # what was wrong with the disk has been told
@@ -148,21 +153,25 @@ def _watchers(order: Order, learner: Learner, labels: Sequence[str], taken: int)
 
 
 def _resumed(order: Order, shelf: Shelf, mirror: Mirror | None) -> Savepoint | None:
-    """Return where the run stood, in the folder or, if it is lost, in its mirror.
+    """Return where the run stood, in the folder or, if that is lost or older, in its mirror.
 
     Refuses to go on with another recipe, or over another run.
     """
     if not order.is_resumed:
         _check_nothing_there(order, shelf, mirror)
         return None
-    if mirror and not shelf.newest():
+    if mirror and _newest_name(mirror) > (shelf.newest() or Path()).name:
         mirror.fetch(order.folder)
     newest = shelf.newest()
     if newest is None:
         return None
-    point = read_savepoint(newest)
-    then, now = as_document(point.recipe), as_document(order.recipe)
-    changed = [f"{key} was {then[key]} and is {now[key]}" for key in now if then[key] != now[key]]
+    point = _read(newest, shelf)
+    then, now = _flat(as_document(point.recipe)), _flat(as_document(order.recipe))
+    changed = [
+        f"{key} was {then.get(key)} and is {now.get(key)}"
+        for key in dict.fromkeys([*then, *now])
+        if key not in _WITHOUT_EFFECT and then.get(key) != now.get(key)
+    ]
     if changed:
         raise InvalidValueError(
             f"the run in {order.folder} had another recipe: {'; '.join(changed)};"
@@ -171,16 +180,53 @@ def _resumed(order: Order, shelf: Shelf, mirror: Mirror | None) -> Savepoint | N
     return point
 
 
+def _newest_name(mirror: Mirror) -> str:
+    """Return the name of the last checkpoint that was sent, or nothing."""
+    return max((Path(name).name for name in mirror.names() if fnmatch(name, CHECKPOINTS)), default="")
+
+
+def _read(newest: Path, shelf: Shelf) -> Savepoint:
+    try:
+        return read_savepoint(newest)
+    except InvalidValueError as error:
+        older = shelf.paths()[:-1]
+        hint = f"; if it is removed, --resume goes on from {older[-1].name}" if older else ""
+        raise InvalidValueError(f"{error}{hint}") from error
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values by their keys, with dots for sections, as they are overridden."""
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of a folder, where the file system has locks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InvalidValueError(
+                f"another training writes into {folder}; allowed is another --output, or to wait for its end"
+            ) from error
+        except OSError:
+            pass
+        yield
+
+
 def _check_nothing_there(order: Order, shelf: Shelf, mirror: Mirror | None) -> None:
     if newest := shelf.newest():
         raise InvalidValueError(
             f"{order.folder} holds a run with the checkpoint {newest.name}; go on with it by --resume,"
             " or choose another --output"
         )
-    checkpoints = [name for name in mirror.names() if name.startswith("checkpoints/")] if mirror else []
-    if checkpoints:
+    if mirror and (sent := _newest_name(mirror)):
         raise InvalidValueError(
-            f"{order.mirror} holds a run with {checkpoints[0]}; go on with it by --resume,"
+            f"{order.mirror} holds a run with the checkpoint {sent}; go on with it by --resume,"
             " or choose another --mirror"
         )
 
@@ -193,8 +239,22 @@ def _check_devices(point: Savepoint, learner: Learner) -> None:
         )
 
 
+def _check_pictures(point: Savepoint, pictures: Dataset) -> None:
+    if point.labels != pictures.names:
+        differing = sorted(set(point.labels) ^ set(pictures.names)) or ["their order"]
+        raise InvalidValueError(
+            f"the run was on other classes than the pictures have: {', '.join(differing)} differ;"
+            " allowed are the same, or a new run with start.checkpoint"
+        )
+    if point.pictures != len(pictures):
+        raise InvalidValueError(
+            f"the run was on {point.pictures} pictures, and there are {len(pictures)}; allowed are as many,"
+            " or a new run with start.checkpoint"
+        )
+
+
 def _evaluation(recipe: Recipe, network: Network, pictures: Dataset) -> Dataset | None:
-    if recipe.data.format != "synthetic" and not recipe.data.evaluation:
+    if recipe.data.format == "folder" and not recipe.data.evaluation:
         return None
     evaluation = open_dataset(recipe.data, "evaluation", seed=recipe.seed, classes=network.classes)
     if evaluation.names != pictures.names:

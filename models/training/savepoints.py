@@ -17,7 +17,7 @@ from models.checkpoints.files import write_whole
 from models.errors import InvalidValueError
 from models.training.learner import LossScale, State
 from models.training.recipe import Recipe, as_document, parse_recipe
-from models.weights import Array
+from models.weights import Array, check_weights, parameter_shapes
 
 SUFFIX = ".safetensors"
 BEST = f"best{SUFFIX}"
@@ -48,12 +48,13 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Savepoint:
-    """A training at a moment; `accuracy` is that of these very weights, where it was measured."""
+    """A training at a moment, on so many `pictures`; `accuracy` is of these very weights, where it was measured."""
 
     recipe: Recipe
     framework: str
     labels: tuple[str, ...]
     devices: int
+    pictures: int
     position: Position
     accuracy: Accuracy | None
     state: State
@@ -83,6 +84,7 @@ def write_savepoint(path: Path, point: Savepoint) -> None:
         "framework": point.framework,
         "labels": point.labels,
         "devices": point.devices,
+        "pictures": point.pictures,
         "position": {
             "epoch": position.epoch,
             "step": position.step,
@@ -104,13 +106,18 @@ def read_savepoint(path: Path) -> Savepoint:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             tensors: dict[str, Array] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise InvalidValueError(f"checkpoint {path} is damaged: {error}") from error
     if _KEY not in metadata:
         raise InvalidValueError(
             f"checkpoint {path} is none of a training: it holds weights, and not where it stood"
         )
-    return _savepoint(json.loads(metadata[_KEY]), tensors, path)
+    try:
+        point = _savepoint(json.loads(metadata[_KEY]), tensors, path)
+        _check_state(point)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidValueError(f"checkpoint {path} is damaged: {error}") from error
+    return point
 
 
 def read_origin(path: Path) -> Origin | None:
@@ -203,12 +210,23 @@ def _savepoint(about: dict[str, Any], tensors: dict[str, Array], path: Path) -> 
         framework=about["framework"],
         labels=tuple(about["labels"]),
         devices=about["devices"],
+        pictures=about["pictures"],
         position=_position(about),
         accuracy=_accuracy(about),
         state=State(
             weights=tensors, raw=raw, velocities=velocities, loss_scale=LossScale(**about["loss_scale"])
         ),
     )
+
+
+def _check_state(point: Savepoint) -> None:
+    network, state = point.recipe.network.describe(), point.state
+    shapes = parameter_shapes(network)
+    for weights in filter(None, (state.weights, state.raw)):
+        check_weights(network, weights)
+    for name, velocity in state.velocities.items():
+        if velocity.shape != shapes.get(name):
+            raise ValueError(f"{_VELOCITY}{name} is {velocity.shape} and not {shapes.get(name)}")
 
 
 def _position(about: dict[str, Any]) -> Position:

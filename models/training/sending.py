@@ -5,8 +5,10 @@ from pathlib import Path
 
 from models.errors import TransferFailedError
 from models.storage import Mirror
-from models.training.savepoints import Shelf
+from models.training.savepoints import SUFFIX, Shelf
 from models.training.watching import EpochRecord, StepRecord
+
+CHECKPOINTS = f"checkpoints/[0-9]*{SUFFIX}"
 
 
 class Sending:
@@ -18,6 +20,8 @@ class Sending:
     def __init__(self, mirror: Mirror, folder: Path, shelf: Shelf) -> None:
         self._mirror, self._folder, self._shelf = mirror, folder, shelf
         self._newest = shelf.newest()
+        if self._newest:  # it is gone on with
+            mirror.take_over(folder, CHECKPOINTS)
         self._failure: TransferFailedError | None = None
 
     def stepped(self, record: StepRecord) -> None:  # noqa: ARG002 - the shelf says whether there is a checkpoint

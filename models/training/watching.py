@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,31 +58,29 @@ class JsonLines:
     """Writes each step and each epoch as a line of JSON, at once.
 
     A training that goes on after `resumed_at` steps keeps the lines up to there, and takes back those of steps that
-    will be taken again; 0 begins anew. Only every `every`-th step is written, and those that are skipped.
+    will be taken again; 0 begins anew.
     """
 
-    def __init__(self, path: Path, *, resumed_at: int = 0, every: int = 1) -> None:
-        self._every = every
+    def __init__(self, path: Path, *, resumed_at: int = 0) -> None:
         if path.exists():
             _cut(path, resumed_at)
         self._file = path.open("a", encoding="utf-8", buffering=1)  # a line at a time
 
     def stepped(self, record: StepRecord) -> None:
         """Write a line."""
-        if record.is_skipped or record.step % self._every == 0:
-            self._write(
-                {
-                    "event": "step",
-                    "epoch": record.epoch,
-                    "step": record.step,
-                    "steps": record.steps,
-                    "rate": record.rate,
-                    "loss": _finite(record.loss),
-                    "is_skipped": record.is_skipped,
-                    "loss_scale": record.loss_scale,
-                    "images_per_s": round(record.images_per_s, 1),
-                }
-            )
+        self._write(
+            {
+                "event": "step",
+                "epoch": record.epoch,
+                "step": record.step,
+                "steps": record.steps,
+                "rate": record.rate,
+                "loss": _finite(record.loss),
+                "is_skipped": record.is_skipped,
+                "loss_scale": record.loss_scale,
+                "images_per_s": round(record.images_per_s, 1),
+            }
+        )
 
     def epoch_ended(self, record: EpochRecord) -> None:
         """Write a line."""
@@ -133,9 +132,12 @@ def evaluation_of(document: Mapping[str, Any]) -> Evaluation | None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a log; the last one is left out where a killed training has not finished it."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    """Return the lines of a log, without those that a killed training or a power cut has left unfinished."""
+    lines = []
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+        with suppress(ValueError):
+            lines.append(json.loads(line))
+    return lines
 
 
 def _cut(path: Path, resumed_at: int) -> None:

@@ -3,7 +3,10 @@ import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from uuid import uuid4
 
 import fsspec
@@ -117,6 +120,47 @@ def test_the_next_try_goes_on_where_the_last_one_broke_off(tmp_path: Path) -> No
     Faulty.reset()
     assert _files(fetched(url, tmp_path)) == FILES
     assert len(Faulty.transfers) <= len(FILES) - 3
+
+
+@contextmanager
+def _web(body: bytes, *, sent: int | None = None) -> Iterator[str]:
+    """Serve a file over HTTP, and return its URL; only so many of its bytes are sent."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[:sent])
+
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the library
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/{uuid4().hex}.safetensors"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_file_arrives_over_http_though_nothing_tells_its_size(tmp_path: Path) -> None:
+    with _web(b"weights" * 1000) as url:
+        copy = fetched(url, tmp_path)
+    assert copy.read_bytes() == b"weights" * 1000
+    assert copy.suffix == ".safetensors"
+
+
+def test_a_file_that_breaks_off_over_http_is_told(tmp_path: Path) -> None:
+    with (
+        _web(b"weights" * 1000, sent=700) as url,
+        pytest.raises(TransferFailedError, match="could not be fetched"),
+    ):
+        fetched(url, tmp_path)
+    assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
 
 
 def test_what_cannot_be_fetched_is_told(url: str, tmp_path: Path) -> None:

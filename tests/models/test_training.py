@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -37,6 +38,9 @@ from training import (
 )
 
 KILLS = 2
+
+# One step to weights that are numbers, and whose answers are none: no loss tells of it.
+BEYOND: dict[str, Any] = {"schedule": {"kind": "linear", "rate": 1e6}, "epochs": 1, "batch": 24}
 
 
 def ordered(recipe: Recipe, folder: Path, *, is_resumed: bool = False) -> Order:
@@ -158,7 +162,7 @@ def test_a_run_whose_folder_is_lost_goes_on_from_its_mirror(unbroken: Path, tmp_
     there = held(mirror)
     assert {name: (elsewhere.folder / name).read_bytes() for name in there} == there
     assert "checkpoints/0003-000000.safetensors" in there
-    with pytest.raises(InvalidValueError, match=rf"{mirror} holds a run with checkpoints/.*--resume"):
+    with pytest.raises(InvalidValueError, match=rf"{mirror} holds a run with the checkpoint 0003-.*--resume"):
         run(replace(order, folder=tmp_path / "new", is_resumed=False))
 
 
@@ -230,6 +234,104 @@ def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_last_checkpoin
     ):
         run(ordered(recipe, tmp_path))
     assert newest(tmp_path).position.epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            BEYOND | {"batch": 4, "checkpoints": {"every_steps": 1}, "optimizer__weight_decay": 1e35},
+            "overflow after step 1",
+        ),
+        (BEYOND, "the evaluation loss is nan in the end"),
+    ],
+)
+def test_what_ends_in_no_numbers_has_not_gone_well(
+    changes: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingFailedError, match=rf"{told}.*; there is no checkpoint yet"):
+        run(ordered(small(**changes), tmp_path))
+    assert not list((tmp_path / "checkpoints").glob("*.safetensors"))
+
+
+def test_one_folder_has_one_training_at_a_time(tmp_path: Path) -> None:
+    class Second(_Stopped):
+        def epoch_ended(self, record: EpochRecord) -> None:  # noqa: ARG002
+            with pytest.raises(InvalidValueError, match="another training writes into"):
+                run(ordered(small(), tmp_path, is_resumed=True))
+
+    run(replace(ordered(small(epochs=1), tmp_path), watchers=(Second(0),)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"data__images": 28}, r"data\.images was 24 and is 28"),
+        ({"schedule": {"kind": "linear", "rate": 0.05}}, r"schedule\.kind was step_cosine and is linear"),
+    ],
+)
+def test_a_run_is_resumed_with_its_own_recipe_alone(
+    unbroken: Path, changed: dict[str, Any], told: str
+) -> None:
+    recipe = small(ema=0.5, epochs=3, checkpoints={"every_steps": 1, "keep": 2}, **changed)
+    with pytest.raises(InvalidValueError, match=told):
+        run(ordered(recipe, unbroken, is_resumed=True))
+
+
+def test_how_many_threads_make_rows_may_change(unbroken: Path) -> None:
+    recipe = small(ema=0.5, epochs=3, checkpoints={"every_steps": 1, "keep": 2}, data__workers=1)
+    assert run(ordered(recipe, unbroken, is_resumed=True)).newest
+
+
+def test_a_run_is_resumed_on_its_own_pictures_alone(tmp_path: Path) -> None:
+    pictures = noise_folder(tmp_path / "pictures", 24, 4)
+    recipe = small(data={"format": "folder", "train": str(pictures)}, epochs=1)
+    run(ordered(recipe, tmp_path / "run"))
+    resumed = ordered(recipe, tmp_path / "run", is_resumed=True)
+    one = pictures / "class 2" / "0002.png"
+    one.rename(tmp_path / "0002.png")
+    with pytest.raises(InvalidValueError, match="was on 24 pictures, and there are 23"):
+        run(resumed)
+    (tmp_path / "0002.png").rename(one)
+    (pictures / "class 0").rename(pictures / "class 9")
+    with pytest.raises(InvalidValueError, match="class 0, class 9 differ"):
+        run(resumed)
+
+
+def test_a_damaged_checkpoint_is_named_with_the_one_before(tmp_path: Path) -> None:
+    recipe = small(epochs=2)
+    run(ordered(recipe, tmp_path))
+    path = newest_path(tmp_path)
+    damaged = path.read_bytes().replace(b'\\"best_top1\\"', b'\\"best_topl\\"', 1)
+    assert damaged != path.read_bytes()
+    path.write_bytes(damaged)
+    with pytest.raises(InvalidValueError, match=r"0002-000000.* is damaged.*goes on from 0001-000000"):
+        run(ordered(recipe, tmp_path, is_resumed=True))
+    path.unlink()
+    assert run(ordered(recipe, tmp_path, is_resumed=True)).newest == path
+
+
+def test_an_older_folder_goes_on_from_where_its_mirror_is(unbroken: Path, tmp_path: Path) -> None:
+    """A job that comes back to a machine finds what it was when it left."""
+    order = replace(
+        ordered(newest(unbroken).recipe, tmp_path / "here", is_resumed=True),
+        mirror=f"faulty://{uuid4().hex}/run",
+    )
+    Faulty.reset()
+    for epoch, folder in ((1, "here"), (2, "elsewhere")):
+        with pytest.raises(KeyboardInterrupt):
+            run(replace(order, folder=tmp_path / folder, watchers=(_Stopped(epoch),)))
+    Faulty.reset()
+    run(order)
+    assert lines(order.folder) == lines(unbroken)
+    assert is_same(newest(order.folder), newest(unbroken))
+    assert order.mirror
+    there = held(order.mirror)
+    assert {name: (order.folder / name).read_bytes() for name in there} == there
+    numbered = [name for name in there if name.startswith("checkpoints/0")]
+    assert len(numbered) <= 3  # the last two and the best: those that were sent before are gone
+    moved = [name for name in Faulty.transfers if "checkpoints/0001" in name]
+    assert len(set(moved)) == len(moved)  # what was fetched is not sent again
 
 
 def test_a_damaged_picture_is_named_and_the_last_checkpoint_kept(tmp_path: Path) -> None:

@@ -36,8 +36,8 @@ def _epoch(epoch: int, classes: int = 2) -> EpochRecord:
     )
 
 
-def _train(path: Path, first: int, last: int, *, resumed_at: int = 0, every: int = 1) -> None:
-    lines = JsonLines(path, resumed_at=resumed_at, every=every)
+def _train(path: Path, first: int, last: int, *, resumed_at: int = 0) -> None:
+    lines = JsonLines(path, resumed_at=resumed_at)
     for step in range(first, last + 1):
         lines.stepped(_step(step))
         if step % 4 == 0:
@@ -92,12 +92,14 @@ def test_a_training_that_begins_anew_has_a_log_of_its_own(tmp_path: Path) -> Non
     assert [line["step"] for line in read_lines(path)] == [1, 2]
 
 
-def test_steps_between_are_left_out_but_for_skipped_ones(tmp_path: Path) -> None:
-    lines = JsonLines(tmp_path / "log.jsonl", every=3)
-    for step in range(1, 8):
-        lines.stepped(_step(step, is_skipped=step == 5))
-    lines.close()
-    assert [line["step"] for line in read_lines(tmp_path / "log.jsonl")] == [3, 5, 6]
+def test_lines_that_a_power_cut_has_damaged_are_taken_back(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    _train(path, 1, 3)
+    first, second, third = path.read_text().splitlines()
+    path.write_bytes(f"{first}\nnothing\n{third}\n".encode() + b"\0\0\xff\n" + second[:9].encode())
+    assert [line["step"] for line in read_lines(path)] == [1, 3]
+    _train(path, 4, 4, resumed_at=3)
+    assert [line["step"] for line in read_lines(path)] == [1, 3, 4, 4]
 
 
 def test_a_loss_that_is_no_number_is_still_json(tmp_path: Path) -> None:

@@ -44,11 +44,12 @@ def write_trained(
         framework="pytorch 2.13.0",
         labels=dataset.names,
         devices=1,
+        pictures=len(dataset),
         position=Position(epoch=epoch),
         accuracy=None if top1 is None else Accuracy(top1=top1, top5=0.9, n=len(dataset)),
         state=State(
             weights=weights,
-            raw={"fc.bias": weights["fc.bias"] + 1},
+            raw=weights | {"fc.bias": weights["fc.bias"] + 1},
             velocities={"fc.bias": weights["fc.bias"]},
             loss_scale=LossScale(),
         ),
