@@ -89,7 +89,9 @@ def _add_export(export: argparse.ArgumentParser) -> None:
         "--stem-pool", choices=["ceil", "padded"], help="where the names in IN do not tell it"
     )
     export.add_argument("--batch", type=int, default=1, metavar="N", help="pictures at once, 1 by default")
-    export.add_argument("--input-size", type=int, default=224, metavar="SIDE", help="224 by default")
+    export.add_argument(
+        "--input-size", type=int, metavar="SIDE", help="what IN was trained with, or 224 by default"
+    )
 
 
 def _export(arguments: argparse.Namespace) -> str:
@@ -97,8 +99,10 @@ def _export(arguments: argparse.Namespace) -> str:
         from models.frameworks.mindspore_export import InputShape, export
     except ModuleNotFoundError as error:
         raise InvalidValueError(f"export needs MindSpore, but {error.name} is not installed") from error
-    shape = InputShape(batch=arguments.batch, side=arguments.input_size)
     found = trained(arguments.source, Wish(network=arguments.network), stem_pool=arguments.stem_pool)
+    own = found.origin.recipe.preprocessing.input_size if found.origin else 224
+    side = own if arguments.input_size is None else arguments.input_size
+    shape = InputShape(batch=arguments.batch, side=side)
     export(found.network, found.source.weights, shape, arguments.target)
     return (
         f"exported {arguments.source} to {arguments.target}: {found.network.name}, {found.network.classes} classes,"

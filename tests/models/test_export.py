@@ -12,6 +12,8 @@ from models.cli import main
 from models.frameworks import torch_network
 from models.networks import Network, describe
 from models.weights import random_weights
+from recipes import small
+from trained import write_trained
 
 WIDTHS = {"se_resnext50": 1 / 8, "resnext101": 1 / 16, "sknet50": 1 / 8}
 PLANES = np.random.default_rng(2).normal(size=(2, 3, 64, 64)).astype(np.float32)
@@ -40,6 +42,13 @@ def test_onnx_and_mindir_answer_as_the_network(name: str, tmp_path: Path) -> Non
     for found in (compiled(PLANES)[0], np.load(tmp_path / "mindir.npy")):
         assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_what_was_trained_is_exported_for_rows_of_its_own_size(tmp_path: Path) -> None:
+    recipe = small(network={"name": "sknet8", "classes": 4, "width": 1 / 16}, preprocessing__input_size=40)
+    write_trained(tmp_path / "a.safetensors", recipe)
+    told = mindspore("cardinal-models", "export", "a.safetensors", "a.onnx", folder=tmp_path)
+    assert "sknet8, 4 classes, input float32 (1, 3, 40, 40)" in told
 
 
 def test_air_says_that_it_needs_an_ascend_host(tmp_path: Path) -> None:
