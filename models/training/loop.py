@@ -119,9 +119,8 @@ def _end_epoch(training: Training, position: Position) -> Position:
             batch=recipe.batch,
             workers=recipe.data.workers,
         )
-    if (
-        evaluation and is_last and not math.isfinite(evaluation.loss)
-    ):  # before that, norms may still lack statistics
+    if evaluation and is_last and not math.isfinite(evaluation.loss):
+        # Not before: in the first epochs norms may still lack statistics.
         raise TrainingFailedError(
             f"the evaluation loss is {evaluation.loss} in the end; {training.shelf.kept()}"
         )

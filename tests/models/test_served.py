@@ -215,6 +215,15 @@ def test_what_is_no_url_of_a_server_is_told(url: str) -> None:
         Service(url=url, model="zoo")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Take SIGINT as Python does, whoever started the tests: a shell has it ignored by what runs behind."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_ends_the_asking() -> None:
     dataset, answers = _random(240)
     with _serving(answers) as service:
