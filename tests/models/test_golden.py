@@ -59,6 +59,18 @@ def test_mindspore_computes_them_for_what_it_has_trained(checkpoint: Path, tmp_p
     np.testing.assert_allclose(_scores(found), _scores(evaluated), rtol=1e-4)
 
 
+def test_a_network_that_answers_no_numbers_is_not_published(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = random_weights(describe("sknet8", width=1 / 16), seed=1)
+    path = tmp_path / "overflown.ckpt"
+    write_checkpoint(path, weights | {"fc.weight": weights["fc.weight"] * np.float32(1e38)})
+    words = ["publish", "--network", "sknet8", "--input-size", "32", "--model", "a", "--repository"]
+    assert main([*words, str(tmp_path / "models"), "--checkpoint", str(path)]) == 2
+    assert "the network answers no numbers to the golden pictures" in capsys.readouterr().err
+    assert not list(tmp_path.glob("models/a/[0-9]*"))
+
+
 @pytest.mark.parametrize("trained_by", ["pytorch", "mindspore", None])
 def test_another_framework_does_where_the_trainer_is_missing(trained_by: str | None) -> None:
     forward = installed_forward(trained_by)
