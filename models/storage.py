@@ -58,7 +58,7 @@ def fetched(where: str, into: Path) -> Path:
         return Path(where)
     copy = into / f"{hashlib.sha256(where.encode()).hexdigest()[:12]}-{PurePosixPath(where).name}"
     into.mkdir(parents=True, exist_ok=True)
-    with _alone(into / f".{copy.name}.lock"):
+    with alone(into / f".{copy.name}.lock"):
         if not copy.exists():
             _fetch(_Place.at(where), copy)
     return copy
@@ -108,7 +108,7 @@ class Mirror:
         what is there in its size is not fetched twice. Raises TransferFailedError.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder / ".fetch.lock"):
+        with alone(folder / ".fetch.lock"):
             objects = self._place.objects()
             missing = [name for name in sorted(objects) if not _has_size(folder / name, objects[name])]
             parts = {name: (folder / name).with_name(f".{PurePosixPath(name).name}.part") for name in missing}
@@ -275,11 +275,15 @@ def _fetch(place: _Place, copy: Path) -> None:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Hold a lock that other processes wait for, where the file system has any."""
+def alone(lock: Path, *, waits: bool = True) -> Iterator[None]:
+    """Hold a lock, where the file system has any: wait for another process, or raise BlockingIOError."""
     with lock.open("w") as file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass
         yield
 
 

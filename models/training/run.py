@@ -4,7 +4,6 @@ The folder holds recipe.yaml, log.jsonl, tensorboard/, report.html, and checkpoi
 and steps, and the best.
 """
 
-import fcntl
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,7 +21,7 @@ from models.checkpoints import Wish, import_weights, read_checkpoint
 from models.errors import InvalidValueError
 from models.initial import initial_weights, whitened_stem
 from models.networks import Network
-from models.storage import Mirror, cache_folder, fetched
+from models.storage import Mirror, alone, cache_folder, fetched
 from models.training.datasets import Dataset, open_dataset
 from models.training.feeding import Feed
 from models.training.learner import Learner
@@ -204,18 +203,15 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Keep other trainings out of a folder, where the file system has locks."""
+    """Keep other trainings out of a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InvalidValueError(
-                f"another training writes into {folder}; allowed is another --output, or to wait for its end"
-            ) from error
-        except OSError:
-            pass
-        yield
+    try:
+        with alone(folder / ".lock", waits=False):
+            yield
+    except BlockingIOError as error:
+        raise InvalidValueError(
+            f"another training writes into {folder}; allowed is another --output, or to wait for its end"
+        ) from error
 
 
 def _check_nothing_there(order: Order, shelf: Shelf, mirror: Mirror | None) -> None:

@@ -21,6 +21,7 @@ from models.weights import Array, check_weights, parameter_shapes
 
 SUFFIX = ".safetensors"
 BEST = f"best{SUFFIX}"
+NAMES = f"[0-9]*-[0-9]*{SUFFIX}"  # of the others, by epochs and steps
 _KEY = "cardinal.training"
 _RAW, _VELOCITY = "raw.", "moments."  # the second is MindSpore's word
 
@@ -183,7 +184,7 @@ class Shelf:
 
     def paths(self) -> list[Path]:
         """Return the checkpoints, oldest first."""
-        return sorted(path for path in self._folder.glob(f"[0-9]*-[0-9]*{SUFFIX}"))
+        return sorted(path for path in self._folder.glob(NAMES))
 
     def newest(self) -> Path | None:
         """Return the last checkpoint."""

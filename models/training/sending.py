@@ -5,10 +5,10 @@ from pathlib import Path
 
 from models.errors import TransferFailedError
 from models.storage import Mirror
-from models.training.savepoints import SUFFIX, Shelf
+from models.training.savepoints import NAMES, Shelf
 from models.training.watching import EpochRecord, StepRecord
 
-CHECKPOINTS = f"checkpoints/[0-9]*{SUFFIX}"
+CHECKPOINTS = f"checkpoints/{NAMES}"
 
 
 class Sending:

@@ -18,7 +18,7 @@ from models.frameworks import torch_network
 from models.training.datasets import open_dataset
 from pictures import photo
 from trained import CLASSES, small_recipe, write_trained
-from training import TORCHRUN
+from training import torchrun
 
 ROOT = Path(__file__).parents[2]
 
@@ -163,7 +163,7 @@ def test_two_processes_count_what_one_counts(run: Path, capsys: pytest.CaptureFi
     words = ["--module", "models", "evaluate", str(path), "--device", "cpu", "--json"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(
-        [*TORCHRUN, *words], env=environment, capture_output=True, text=True, timeout=500, check=False
+        [*torchrun(), *words], env=environment, capture_output=True, text=True, timeout=500, check=False
     )
     assert ended.returncode == 0, ended.stderr
     (both,) = json.loads(ended.stdout)["evaluations"]

@@ -1,6 +1,5 @@
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +8,14 @@ import pytest
 import torch
 
 from interpreters import ROOT, of_ranks
-from learning import assert_agreed
+from learning import assert_agreed, joined
 from models.frameworks import torch_network
 from models.training import torch_learner
 from models.training.learner import Batch, LossScale, State
 from models.training.recipe import Recipe
 from models.weights import Weights, random_weights
 from recipes import small
+from training import torchrun
 
 FROZEN = {"norms": "frozen"}
 
@@ -24,13 +24,6 @@ def batch(count: int = 4, seed: int = 0) -> Batch:
     generator = np.random.default_rng(seed)
     return Batch(
         rows=generator.integers(0, 256, (count, 32, 32, 3), np.uint8), labels=generator.integers(0, 4, count)
-    )
-
-
-def joined(*batches: Batch) -> Batch:
-    return Batch(
-        rows=np.concatenate([one.rows for one in batches]),
-        labels=np.concatenate([one.labels for one in batches]),
     )
 
 
@@ -197,10 +190,9 @@ def test_a_device_that_is_not_there_is_told(device: str, told: str) -> None:
 def under_three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("together")
     support = ROOT / "tests" / "support"
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{support}"}
     ended = subprocess.run(
-        [*words, str(support / "torch_learning.py")],
+        [*torchrun(3), str(support / "torch_learning.py")],
         cwd=folder,
         env=environment,
         capture_output=True,

@@ -24,7 +24,6 @@ from models.weights import random_weights
 from recipes import by_heart, noise_folder, small
 from storages import Faulty, held
 from training import (
-    TORCHRUN,
     assert_learnt_alike,
     begin,
     command,
@@ -34,6 +33,7 @@ from training import (
     losses,
     newest,
     said,
+    torchrun,
     train,
 )
 
@@ -384,6 +384,6 @@ def test_two_processes_learn_what_one_does_from_batches_of_twice_the_size(tmp_pa
     write_checkpoint(Path(start), random_weights(alone.network.describe(), seed=1))
     train("torch", alone, tmp_path / "alone")
     words = command("torch", together, tmp_path / "together")
-    told, _ = said(begin([*TORCHRUN, "--module", *words[2:]]))
+    told, _ = said(begin([*torchrun(), "--module", *words[2:]]))
     assert told.count("trained ") == 1  # by the first of the two
     assert_learnt_alike(tmp_path / "alone", tmp_path / "together", pictures=25)

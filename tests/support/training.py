@@ -17,7 +17,12 @@ from models.training.savepoints import Savepoint, read_savepoint
 Framework = Literal["torch", "mindspore"]
 
 TIMEOUT_S = 280
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def torchrun(processes: int = 2) -> list[str]:
+    """Return the beginning of a command that runs a program in so many processes."""
+    count = str(processes)
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
 
 
 def command(framework: Framework, recipe: Recipe, folder: Path, *words: str) -> list[str]:
