@@ -278,9 +278,11 @@ def test_a_run_is_resumed_with_its_own_recipe_alone(
         run(ordered(recipe, unbroken, is_resumed=True))
 
 
-def test_how_many_threads_make_rows_may_change(unbroken: Path) -> None:
+def test_how_many_threads_make_rows_may_change(unbroken: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(unbroken, folder, symlinks=True)
     recipe = small(ema=0.5, epochs=3, checkpoints={"every_steps": 1, "keep": 2}, data__workers=1)
-    assert run(ordered(recipe, unbroken, is_resumed=True)).newest
+    assert run(ordered(recipe, folder, is_resumed=True)).newest
 
 
 def test_a_run_is_resumed_on_its_own_pictures_alone(tmp_path: Path) -> None:
